@@ -1,0 +1,12 @@
+"""The Django app that joins the rooms."""
+
+from django.apps import AppConfig
+
+# Importing it makes it the app that every task of this process is sent through.
+from cloudapp.celery import app as celery_app
+
+__all__ = ["CloudappConfig", "celery_app"]
+
+
+class CloudappConfig(AppConfig):
+    name = "cloudapp"

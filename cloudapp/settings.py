@@ -1,0 +1,295 @@
+"""All settings, from the environment. Every name is explained in docs/configuration.md.
+
+A secret may also be given as a file: NAME_FILE is the path of a file that holds it.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+from csp.constants import NONE, SELF
+from kombu import Queue
+
+from cloudapp.safety import refuse_unsafe
+
+env = environ.FileAwareEnv()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- what everything else hangs on -----------------------------------------------------------
+
+DEBUG: bool = env.bool("DEBUG", default=False)
+# A person's own machine: plain http and one site are fine there, on localhost names only.
+LOCAL: bool = env.bool("LOCAL", default=False)
+SECRET_KEY: str = env.str(
+    "SECRET_KEY", default="only-for-debugging" if DEBUG else ""
+).strip()
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
+ROUTER_SECRET: str = env.str("ROUTER_SECRET", default="").strip()
+
+CLOUD_URL: str = env.str("CLOUD_URL", default="http://localhost:8000").rstrip("/")
+APPS_DOMAIN: str = env.str("APPS_DOMAIN", default="localhost:8000").strip(".")
+SCHEME: str = urlsplit(CLOUD_URL).scheme
+SECURE: bool = SCHEME == "https"
+CLOUD_HOST: str = urlsplit(CLOUD_URL).hostname or ""
+APPS_HOST: str = APPS_DOMAIN.rsplit(":", 1)[0]
+
+# The router passes the workspace hosts' sign-in pages to Django too, hence the second entry.
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[CLOUD_HOST, f".{APPS_HOST}"])
+CSRF_TRUSTED_ORIGINS = [CLOUD_URL]
+
+STATE_DIR = Path(env.str("STATE_DIR", default=str(BASE_DIR / "var")))
+RUN_DIR = Path(env.str("RUN_DIR", default=str(Path(tempfile.gettempdir()) / "cloudapp")))
+
+# --- the program -----------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "cloudapp.apps.CloudappConfig",
+    "accounts.apps.AccountsConfig",
+    "workspaces.apps.WorkspacesConfig",
+    "deploy.apps.DeployConfig",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.humanize",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.google",
+    "allauth.mfa",
+    "allauth.usersessions",
+    "csp",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "allauth.usersessions.middleware.UserSessionsMiddleware",
+]
+
+ROOT_URLCONF = "cloudapp.urls"
+WSGI_APPLICATION = "cloudapp.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "cloudapp" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "cloudapp.context.site",
+            ],
+        },
+    }
+]
+
+# --- stores: Postgres is the truth, Redis only wakes people up ---------------------------------
+
+DATABASES = {"default": env.db_url("DATABASE_URL", default="postgres:///cloudapp")}
+# Threads share a few connections instead of keeping one each.
+DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {
+    "min_size": 1,
+    "max_size": env.int("DATABASE_POOL", default=20),
+    "timeout": 10,
+}
+REDIS_URL: str = env.str("REDIS_URL", default="redis://localhost:6379/0")
+
+# Rate limits live here. In Postgres, so that losing Redis never locks people out or lets them in.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "cache",
+    }
+}
+
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "socket_keepalive": True}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_TIMEZONE = TIME_ZONE
+# Work that a person waits for never queues behind work that nobody watches.
+CELERY_TASK_QUEUES = [Queue("now"), Queue("later")]
+CELERY_TASK_DEFAULT_QUEUE = "now"
+CELERY_TASK_ROUTES = {
+    "deploy.tasks.reconcile": {"queue": "now"},
+    "deploy.tasks.sweep": {"queue": "now"},
+    "*": {"queue": "later"},
+}
+SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
+CELERY_BEAT_SCHEDULE = {
+    "sweep": {
+        "task": "deploy.tasks.sweep",
+        "schedule": SWEEP_SECONDS,
+        "options": {"expires": SWEEP_SECONDS},
+    },
+    "put-idle-to-sleep": {
+        "task": "deploy.tasks.put_idle_to_sleep",
+        "schedule": env.float("IDLE_CHECK_SECONDS", default=30.0),
+        "options": {"expires": 30},
+    },
+    "clear-expired": {
+        "task": "workspaces.tasks.clear_expired",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
+    },
+}
+
+# --- instances: where and how customers' containers run ----------------------------------------
+
+NAMESPACE: str = env.str("NAMESPACE", default="cloudapp")
+DOCKER_HOST: str = env.str("DOCKER_HOST", default="unix:///var/run/docker.sock")
+CONTAINER_RUNTIME: str = env.str("CONTAINER_RUNTIME", default="runc")
+ENDPOINT_KIND: str = env.str("ENDPOINT_KIND", default="unix")
+ROUTER_GROUP: str = env.str("ROUTER_GROUP", default="")
+START_SLOTS: int = env.int("START_SLOTS", default=0)
+START_TIMEOUT_SECONDS: float = env.float("START_TIMEOUT_SECONDS", default=60.0)
+STOP_TIMEOUT_SECONDS: int = env.int("STOP_TIMEOUT_SECONDS", default=30)
+LEASE_SECONDS: float = env.float("LEASE_SECONDS", default=30.0)
+IDLE_SECONDS: int = env.int("IDLE_SECONDS", default=900)
+DELETE_GRACE_SECONDS: int = env.int("DELETE_GRACE_SECONDS", default=7 * 86400)
+ORPHAN_GRACE_SECONDS: int = env.int("ORPHAN_GRACE_SECONDS", default=3600)
+WAKE_HOLD_SECONDS: float = env.float("WAKE_HOLD_SECONDS", default=20.0)
+
+# --- who is this? ------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 10},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/workspaces/"
+
+ALLAUTH_TRUSTED_CLIENT_IP_HEADER = "X-Real-IP"
+ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_USER_MODEL_EMAIL_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
+ACCOUNT_LOGOUT_REDIRECT_URL = "/"
+ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_MAX_EMAIL_ADDRESSES = 5
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = SCHEME
+
+SOCIALACCOUNT_ADAPTER = "accounts.adapters.SocialAccountAdapter"
+SOCIALACCOUNT_LOGIN_ON_GET = False
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
+SOCIALACCOUNT_STORE_TOKENS = False
+GOOGLE_CLIENT_ID: str = env.str("GOOGLE_CLIENT_ID", default="")
+GOOGLE_CLIENT_SECRET: str = env.str("GOOGLE_CLIENT_SECRET", default="").strip()
+SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
+    "google": {
+        "SCOPE": ["openid", "profile", "email"],
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [{"client_id": GOOGLE_CLIENT_ID, "secret": GOOGLE_CLIENT_SECRET}]
+        if GOOGLE_CLIENT_ID
+        else [],
+    }
+}
+
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "cloudapp"
+USERSESSIONS_TRACK_ACTIVITY = True
+
+# --- cookies, headers, files, mail, logs ---------------------------------------------------------
+
+# The session in Postgres: ending it closes the doors of the workspaces too.
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_COOKIE_SECURE: bool = env.bool("SESSION_COOKIE_SECURE", default=SECURE)
+CSRF_COOKIE_SECURE: bool = env.bool("CSRF_COOKIE_SECURE", default=SECURE)
+# __Host- cookies cannot be set from, or sent to, any other host.
+SESSION_COOKIE_NAME = "__Host-session" if SESSION_COOKIE_SECURE else "cloudapp_session"
+CSRF_COOKIE_NAME = "__Host-csrf" if CSRF_COOKIE_SECURE else "cloudapp_csrf"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = False  # the router redirects, before Django is asked
+SECURE_HSTS_SECONDS: int = env.int("SECURE_HSTS_SECONDS", default=31536000 if SECURE else 0)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE
+SECURE_HSTS_PRELOAD = SECURE
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        # Signing in at a workspace and at Google ends in a redirect to another host.
+        "form-action": [SELF, f"{SCHEME}://*.{APPS_DOMAIN}", "https://accounts.google.com"],
+    }
+}
+
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles")))
+STATICFILES_DIRS = [BASE_DIR / "cloudapp" / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = DEBUG
+
+DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", default=f"cloudapp <no-reply@{CLOUD_HOST}>")
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
+MAIL_DIR: str = env.str("MAIL_DIR", default="")
+if MAIL_DIR:
+    EMAIL_BACKEND = "cloudapp.mail.FileAndConsoleBackend"
+    EMAIL_FILE_PATH = MAIL_DIR
+else:
+    vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {
+        "django.server": {"level": "WARNING"},
+        "celery": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+    },
+}
+
+refuse_unsafe(globals())

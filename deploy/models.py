@@ -1,0 +1,169 @@
+"""Images, instances and what happened to them. Customers, plans and users are not known here.
+
+Only deploy.lifecycle writes an Instance's state; everybody else asks it to.
+"""
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from deploy.states import Desired, Observed, Status, StopReason, is_moving, status_of
+
+
+def _choices(enum: type[Desired] | type[Observed] | type[StopReason]) -> list[tuple[str, str]]:
+    return [(member.value, member.name.lower()) for member in enum]
+
+
+class Image(models.Model):
+    """One built plugin set, named by the hash of everything that went into it."""
+
+    class State(models.TextChoices):
+        BUILDING = "building"
+        READY = "ready"
+        FAILED = "failed"
+
+    digest = models.CharField(max_length=64, unique=True)
+    reference = models.CharField(max_length=200, unique=True)
+    inputs = models.JSONField(default=dict)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.BUILDING)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    built_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.reference
+
+
+class Instance(models.Model):
+    """The running side of one workspace: one container and one data volume."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    # The key that its container accepts actor tokens with, and no other container does.
+    key = models.CharField(max_length=64, editable=False)
+    volume = models.CharField(max_length=120, editable=False)
+
+    # The spec. Changing it raises the generation.
+    generation = models.PositiveIntegerField(default=1, editable=False)
+    image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="instances")
+    memory_mb = models.PositiveIntegerField(default=512)
+    cpus = models.FloatField(default=1.0)
+    pids = models.PositiveIntegerField(default=128)
+    internet = models.BooleanField(default=False)
+    idle_seconds = models.PositiveIntegerField(default=900)
+
+    # What we want.
+    desired = models.CharField(
+        max_length=8, choices=_choices(Desired), default=Desired.RUNNING, editable=False
+    )
+    stop_reason = models.CharField(
+        max_length=8, choices=_choices(StopReason), default=StopReason.NONE, blank=True
+    )
+    purge_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    # What the engine last said.
+    observed = models.CharField(
+        max_length=8, choices=_choices(Observed), default=Observed.ABSENT, editable=False
+    )
+    observed_generation = models.PositiveIntegerField(null=True, blank=True, editable=False)
+    ready = models.BooleanField(default=False, editable=False)
+    endpoint = models.CharField(max_length=200, blank=True, editable=False)
+    ready_at = models.DateTimeField(null=True, blank=True, editable=False)
+    purged_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    # What went wrong, and when to try again.
+    attempts = models.PositiveIntegerField(default=0, editable=False)
+    next_attempt_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_error = models.TextField(blank=True, editable=False)
+
+    # Who works on it. The revision counts requests: a worker that missed one goes round again.
+    revision = models.PositiveBigIntegerField(default=0, editable=False)
+    lease_token = models.UUIDField(null=True, blank=True, editable=False)
+    lease_expires_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            # The status table would have no answer for a stop without a reason.
+            models.CheckConstraint(
+                name="stopped_has_a_reason",
+                condition=Q(desired=Desired.STOPPED) ^ Q(stop_reason=StopReason.NONE),
+            ),
+            models.CheckConstraint(
+                name="ready_is_running", condition=Q(ready=False) | Q(observed=Observed.RUNNING)
+            ),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["desired", "observed"], name="instance_states"),
+        ]
+
+    def __str__(self) -> str:
+        return f"instance {self.id}"
+
+    @property
+    def status(self) -> Status:
+        """What people see."""
+        return status_of(
+            Desired(self.desired),
+            Observed(self.observed),
+            ready=self.ready,
+            stop_reason=StopReason(self.stop_reason),
+            attempts=self.attempts,
+            purged=self.purged_at is not None,
+        )
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the status is about to change by itself."""
+        return is_moving(Desired(self.desired), self.status)
+
+
+class InstanceEvent(models.Model):
+    """Something that was asked of, done to, or seen of an instance. Append only."""
+
+    instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(default=timezone.now, editable=False)
+    generation = models.PositiveIntegerField()
+    # A plan.Action, a request (want_running, …) or an observation (exited, …).
+    kind = models.CharField(max_length=30)
+    message = models.TextField(blank=True)
+    duration_ms = models.PositiveIntegerField(null=True, blank=True)
+    failed = models.BooleanField(default=False)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["id"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["instance", "id"], name="events_of_instance"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.message}".strip()
+
+
+class Orphan(models.Model):
+    """A container or volume in our namespace that no row knows. Reported, then removed."""
+
+    name = models.CharField(max_length=120, unique=True)
+    kind = models.CharField(max_length=10, choices=[("container", "container"), ("volume", "volume")])
+    first_seen_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class LogTail(models.Model):
+    """The last lines of an instance's log, fetched by a worker for a page to show.
+
+    The web process never touches the engine, so it asks for this row instead.
+    """
+
+    instance = models.OneToOneField(Instance, on_delete=models.CASCADE, related_name="log_tail")
+    text = models.TextField(blank=True)
+    fetched_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"log of {self.instance_id}"

@@ -1,0 +1,153 @@
+"""What a customer has: workspaces, who belongs to them, what they may use, and what was done."""
+
+import uuid
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from deploy.models import Instance
+from deploy.states import Status
+
+
+class Plan(models.Model):
+    """What a workspace may use. Sizes in MiB and CPU cores, times in seconds."""
+
+    name = models.CharField(max_length=50, unique=True)
+    is_default = models.BooleanField(default=False)
+    memory_mb = models.PositiveIntegerField("memory (MiB)", default=512)
+    cpus = models.FloatField("CPU cores", default=1.0)
+    pids = models.PositiveIntegerField("processes", default=128)
+    idle_seconds = models.PositiveIntegerField("sleeps after idle seconds", default=900)
+    internet = models.BooleanField("may reach the internet", default=False)
+    max_workspaces = models.PositiveIntegerField("workspaces per owner", default=10)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["is_default"], condition=Q(is_default=True), name="one_default_plan"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Workspace(models.Model):
+    """What a customer owns: a name, an address (slug), members and, in its instance, data."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=80)
+    slug = models.SlugField(max_length=40)
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="workspaces")
+    instance = models.OneToOneField(Instance, on_delete=models.PROTECT, related_name="workspace")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    # Deletion was asked for; until the instance is purged it can be undone.
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The data is gone and the slug is free again.
+    purged_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["slug"], condition=Q(purged_at=None), name="one_workspace_per_slug"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.slug
+
+    @property
+    def status(self) -> Status:
+        """What people see."""
+        return self.instance.status
+
+    @property
+    def url(self) -> str:
+        """The workspace's own address."""
+        return f"{settings.SCHEME}://{self.slug}.{settings.APPS_DOMAIN}/"
+
+    def get_absolute_url(self) -> str:
+        """The workspace's page on the cloud host."""
+        return f"/workspaces/{self.slug}/"
+
+
+class Role(models.TextChoices):
+    """What a member may do. Viewers read, editors change data, owners do all."""
+
+    OWNER = "owner"
+    EDITOR = "editor"
+    VIEWER = "viewer"
+
+
+class Member(models.Model):
+    """A user's place in a workspace."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="members")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
+    )
+    role = models.CharField(max_length=10, choices=Role.choices)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["workspace", "user"], name="one_role_per_member"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.workspace}"
+
+
+class SignInCode(models.Model):
+    """A one-time code that carries a signed-in person over to a workspace's own host."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    state_digest = models.CharField(max_length=64)
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="+")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    session_key = models.CharField(max_length=40)
+    expires_at = models.DateTimeField(db_index=True)
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"sign-in code for {self.workspace}"
+
+
+class WorkspaceSession(models.Model):
+    """Somebody signed in at a workspace's host. Ends with the cloud session that it came from."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    workspace = models.ForeignKey(
+        Workspace, on_delete=models.CASCADE, related_name="workspace_sessions"
+    )
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    session_key = models.CharField(max_length=40, db_index=True)
+    # The user's session auth hash then: a changed password ends this session as well.
+    auth_hash = models.CharField(max_length=128)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"session at {self.workspace}"
+
+
+class Activity(models.Model):
+    """Who did what to a workspace, for its members to read. Append only."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="activities")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    at = models.DateTimeField(default=timezone.now, editable=False)
+    verb = models.CharField(max_length=30)
+    detail = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["id"]
+        verbose_name_plural = "activities"
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.detail}".strip()
