@@ -1,0 +1,39 @@
+"""The entry point, PID 1 of the container.
+
+Two things cannot wait for the slow imports. A PID 1 without a handler ignores SIGTERM, so a stop
+during start-up would hang until the engine kills us. And the socket listens from the first
+moment: whoever asks for readiness connects once and gets its answer the moment there is one,
+instead of polling.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+
+def _stop_before_start(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def main() -> None:
+    """Run until SIGTERM; exit 0 after a clean stop, 2 when the environment is not as agreed."""
+    signal.signal(signal.SIGTERM, _stop_before_start)
+    from cloudapp_workspace.environment import WrongEnvironment, read_environment
+    from cloudapp_workspace.listen import listen
+
+    try:
+        environment = read_environment()
+        listener = listen(environment.listen)
+    except (WrongEnvironment, OSError) as error:
+        print(f"cloudapp workspace cannot start: {error}", file=sys.stderr)
+        sys.exit(2)
+
+    from cloudapp_workspace.server import serve
+
+    serve(environment, listener)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The outermost ASGI layer: nothing reaches Datasette without a token for this very instance.
+
+It wraps the finished application instead of using Datasette's asgi_wrapper hook. So no plugin can
+stand outside of it, and requests that plugins make internally (datasette.client) need no token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from datasette.app import Datasette
+
+from cloudapp_workspace.activity import Activity, busy
+from cloudapp_workspace.environment import Environment
+from cloudapp_workspace.pages import NOT_HERE, OTHER_SITE, Send, refuse, send_json
+from cloudapp_workspace.tokens import Claims, Refused, verify
+
+HEALTH = "/-/instance/health"
+SCOPE_KEY = "cloudapp"
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Guard:
+    """Checks the token of every request, answers the probe, and counts what is in flight."""
+
+    def __init__(
+        self, app: App, datasette: Datasette, environment: Environment, activity: Activity
+    ) -> None:
+        self._app = app
+        self._datasette = datasette
+        self._environment = environment
+        self._activity = activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            claims = verify(scope["headers"], self._environment)
+        except Refused:
+            await refuse(scope, send, NOT_HERE)
+            return
+        if claims.purpose == "probe" or scope["path"].startswith("/-/instance/"):
+            await self._probe(claims, scope, send)
+        elif _from_another_site(scope):
+            await refuse(scope, send, OTHER_SITE)
+        else:
+            with self._activity.request():
+                await self._app(_with_actor(scope, claims), receive, send)
+
+    async def _probe(self, claims: Claims, scope: Scope, send: Send) -> None:
+        """A probe may see the health and no data; a person may see data and no health."""
+        if claims.purpose != "probe" or scope["type"] != "http" or scope["path"] != HEALTH:
+            await refuse(scope, send, NOT_HERE)
+        elif scope["method"] != "GET":
+            await send_json(send, 405, {"ok": False, "error": "GET only"})
+        else:
+            await send_json(send, 200, self.health())
+
+    def health(self) -> dict[str, Any]:
+        """Who this is and how busy; the shape is part of the contract (README.md)."""
+        return {
+            "instance": self._environment.instance,
+            "generation": self._environment.generation,
+            "in_flight": self._activity.in_flight,
+            "idle_seconds": round(self._activity.idle_seconds(), 3),
+            "busy": busy(self._activity, self._datasette),
+        }
+
+
+def _with_actor(scope: Scope, claims: Claims) -> Scope:
+    """The scope that Datasette and plugins see: who asks, but no token they could replay."""
+    headers = [(name, value) for name, value in scope["headers"] if not _ours(name)]
+    return {
+        **scope,
+        "headers": headers,
+        "actor": claims.actor,
+        SCOPE_KEY: {"actor": claims.actor, "workspace": claims.workspace},
+    }
+
+
+def _ours(header: bytes) -> bool:
+    return header.lower().startswith(b"x-cloudapp-")
+
+
+def _from_another_site(scope: Scope) -> bool:
+    """Did a page of another address make the browser send this write or open this WebSocket?
+
+    Neighbouring workspaces are the same site to a browser, so SameSite cookies do not stop one
+    workspace's page from posting to another; and asgi-csrf lets requests without cookies through.
+    Clients that are no browsers send neither header and pass.
+    """
+    if scope["type"] == "http" and scope["method"] in _SAFE_METHODS:
+        return False
+    headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    if scope["type"] == "http" and b"sec-fetch-site" in headers:
+        return headers[b"sec-fetch-site"] not in ("same-origin", "none")
+    origin = headers.get(b"origin")
+    if origin is None:
+        return False
+    here = _host("//" + headers.get(b"host", ""))
+    return here is None or _host(origin) != here
+
+
+def _host(address: str) -> str | None:
+    """Host name without port: proxies in front may change ports, and cookies ignore them too."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None

@@ -1,0 +1,117 @@
+"""Our Datasette plugin: who the verified token says you are, and what your role allows.
+
+Registered last by server.py, which makes our routes come first and our permission answer count
+last: Datasette 0.65 asks everybody and keeps the last answer that is not None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasette import hookimpl
+from datasette.app import Datasette
+from datasette.utils.asgi import Request
+
+from cloudapp_workspace.guard import SCOPE_KEY
+from cloudapp_workspace.uploads import upload_database
+
+SIGN_OUT = "/-/cloudapp/sign-out"
+
+READING = frozenset(
+    {
+        "view-instance",
+        "view-database",
+        "view-database-download",
+        "view-table",
+        "view-query",
+        "execute-sql",
+    }
+)
+# The permission names of Datasette 1.0 and of well-known plugins, besides the ones in our image.
+WRITING = frozenset(
+    {
+        "upload-csvs",
+        "upload-dbs",
+        "configure-fts",
+        "insert-row",
+        "update-row",
+        "delete-row",
+        "create-table",
+        "alter-table",
+        "drop-table",
+        "datasette-write",
+        "edit-schema",
+        "edit-schema-create-table",
+        "edit-schema-drop-table",
+        "datasette-edit-templates",
+        "enrichments",
+    }
+)
+
+
+@hookimpl(tryfirst=True)
+def actor_from_request(request: Request) -> dict[str, str] | None:
+    """The person in the verified token; before any cookie or plugin has a say."""
+    found: dict[str, str] | None = _ours(request).get("actor")
+    return found
+
+
+@hookimpl(trylast=True)
+def permission_allowed(actor: dict[str, Any] | None, action: str) -> bool | None:
+    """Everybody reads, viewers do nothing else, editors write, owners do everything.
+
+    None leaves the answer to Datasette and the other plugins: they may hide a table from somebody,
+    and they know their own permissions. Requests without an actor come from inside only.
+    """
+    if actor is None or action in READING:
+        return None
+    if actor.get("role") == "owner":
+        return True
+    if actor.get("role") == "editor":
+        return True if action in WRITING else None
+    return False
+
+
+@hookimpl
+def register_routes() -> list[tuple[str, Any]]:
+    """Our upload handler instead of datasette-upload-dbs' own."""
+    return [(r"^/-/upload-dbs$", upload_database)]
+
+
+@hookimpl
+def menu_links(request: Request | None) -> list[dict[str, str]]:
+    """Back to the workspace's page on the cloud host, and out."""
+    workspace = _ours(request).get("workspace")
+    if workspace is None:
+        return []
+    return [
+        {"href": workspace["url"], "label": "Workspace settings"},
+        {"href": SIGN_OUT, "label": "Sign out"},
+    ]
+
+
+@hookimpl
+def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
+    """For index.html: `workspace` (name, url) and what this person may upload."""
+
+    async def variables() -> dict[str, Any]:
+        actor = request.actor if request else None
+        return {
+            "workspace": _ours(request).get("workspace"),
+            "may_upload_csvs": await datasette.permission_allowed(actor, "upload-csvs"),
+            "may_upload_dbs": await datasette.permission_allowed(actor, "upload-dbs"),
+        }
+
+    return variables
+
+
+@hookimpl
+def get_metadata(datasette: Datasette) -> dict[str, Any]:
+    """Keep the book-keeping of CSV imports out of people's sight (it stays readable)."""
+    hidden = {"tables": {"_csv_progress_": {"hidden": True}}}
+    return {"databases": {name: hidden for name in datasette.databases}}
+
+
+def _ours(request: Request | None) -> dict[str, Any]:
+    found: dict[str, Any] = request.scope.get(SCOPE_KEY, {}) if request else {}
+    return found

@@ -1,0 +1,126 @@
+"""Build the Datasette application, serve it, and stop without cutting anything."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cloudapp_workspace import lazy
+
+lazy.install()
+
+import uvicorn  # noqa: E402
+from datasette.app import Datasette  # noqa: E402
+from datasette.plugins import pm  # noqa: E402
+
+from cloudapp_workspace import plugin, storage  # noqa: E402
+from cloudapp_workspace.activity import Activity  # noqa: E402
+from cloudapp_workspace.environment import Environment  # noqa: E402
+from cloudapp_workspace.guard import Guard  # noqa: E402
+
+# Longer than nginx keeps idle upstream connections (60 s), so it is never us who hangs up first:
+# a POST on a connection that closes at that moment would be an error page for somebody.
+KEEP_ALIVE_SECONDS = 75
+# Requests in flight may take as long as the engine allows. An import that outlives its request
+# gets this long; then it is marked as interrupted, and the stop stays orderly.
+IMPORT_GRACE_SECONDS = 20.0
+
+pm.register(plugin, name="cloudapp-workspace")
+
+
+def build_datasette(environment: Environment) -> Datasette:
+    """Datasette over every usable database in the data directory, which it prepares first."""
+    data = environment.data
+    storage.prepare_directory(data)
+    files = storage.usable_databases(data)
+    for file in files:
+        storage.mark_interrupted_imports(file)
+    uploads = {"directory": str(data), "skip_startup_scan": True}
+    return Datasette(
+        files=[str(file) for file in files],
+        secret=environment.datasette_secret(),
+        metadata={"plugins": {"datasette-upload-dbs": uploads}},
+        template_dir=str(Path(__file__).parent / "templates"),
+    )
+
+
+def serve(environment: Environment, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT; returns when everything is finished and written down."""
+    datasette = build_datasette(environment)
+    activity = Activity()
+    guard = Guard(datasette.app(), datasette, environment, activity)
+    config = uvicorn.Config(
+        guard,  # type: ignore[arg-type]
+        loop="asyncio",
+        http="h11",
+        ws=_websocket_protocol,  # type: ignore[arg-type]
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        # Only the router gets past the guard, so its word on scheme and client is good.
+        forwarded_allow_ips="*",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+    asyncio.run(_run(_Server(config), listener, activity))
+    _close(datasette, environment.data)
+
+
+async def _run(server: _Server, listener: socket.socket, activity: Activity) -> None:
+    await server.serve(sockets=[listener])
+    await _finish_imports(activity)
+
+
+async def _finish_imports(activity: Activity) -> None:
+    """Wait for what requests left behind, then let it go."""
+    deadline = time.monotonic() + IMPORT_GRACE_SECONDS
+    while tasks := activity.left_behind():
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            return
+        await asyncio.wait(tasks, timeout=remaining)
+
+
+def _close(datasette: Datasette, data: Path) -> None:
+    """Let go of every file, so that the checkpoint has them for itself."""
+    for database in datasette.databases.values():
+        database.close()
+    storage.for_each_database(data, storage.mark_interrupted_imports)
+    if not storage.for_each_database(data, storage.checkpoint):
+        print("some databases keep their write-ahead log; nothing is lost", file=sys.stderr)
+
+
+def _websocket_protocol(*args: Any, **kwargs: Any) -> Any:
+    """Imported when the first WebSocket comes, not at every start."""
+    from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+    return WSProtocol(*args, **kwargs)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that sleeps until it is told to stop, and whose stop is a success.
+
+    The original wakes up ten times a second, which thirty idle workspaces feel, and raises the
+    signal again at the end, which makes the exit code 143 instead of 0.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        if not self.should_exit:
+            await self._stop.wait()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.should_exit = True

@@ -1,0 +1,104 @@
+"""The SQLite files in the data directory: opening them safely, and leaving them tidy.
+
+Everything here is plain sqlite3 on paths, and runs before Datasette opens a file or after it has
+let go of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+HOME_DATABASE = "data.db"
+INTERRUPTED = "The workspace stopped before this import was finished. Please upload the file again."
+
+_MARK_INTERRUPTED = "update _csv_progress_ set error = ? where completed is null and error is null"
+_HAS_IMPORTS = "select 1 from sqlite_master where type = 'table' and name = '_csv_progress_'"
+
+
+def prepare_directory(data: Path) -> None:
+    """Make the home database for uploads when missing, and an empty directory for unfinished files.
+
+    Uploads that a crash left behind are removed: nobody will come back for them.
+    """
+    temporary = data / ".tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(mode=0o700)
+    home = data / HOME_DATABASE
+    if not home.exists():
+        make_ready(home)
+
+
+def database_files(data: Path) -> list[Path]:
+    """All databases, the home database first: uploads go to the first one unless told otherwise."""
+    files = [path for path in data.glob("*.db") if path.is_file() and not path.is_symlink()]
+    return sorted(files, key=lambda path: (path.name != HOME_DATABASE, path.name))
+
+
+def usable_databases(data: Path) -> list[Path]:
+    """The databases that open. A broken file must not take the others down, so it is left out."""
+    return [path for path in database_files(data) if _reported(make_ready, path)]
+
+
+def make_ready(path: Path) -> None:
+    """Switch to WAL, so that people can read while an import writes. Raises sqlite3.Error."""
+    with _open(path) as connection:
+        connection.execute("pragma journal_mode = wal").fetchone()
+        connection.execute("select count(*) from sqlite_master").fetchone()
+
+
+def mark_interrupted_imports(path: Path) -> None:
+    """Say so in the progress table when an import did not survive; it never finishes by itself."""
+    with _open(path) as connection, connection:
+        if connection.execute(_HAS_IMPORTS).fetchone():
+            connection.execute(_MARK_INTERRUPTED, (INTERRUPTED,))
+
+
+def checkpoint(path: Path) -> None:
+    """Move everything from the write-ahead log into the database file itself."""
+    with _open(path) as connection:
+        blocked, _, _ = connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+    if blocked:
+        raise sqlite3.OperationalError("checkpoint was blocked")
+
+
+def for_each_database(data: Path, action: Callable[[Path], None]) -> bool:
+    """Do it to every file, going on after a failure; True when all went well."""
+    return all([_reported(action, path) for path in database_files(data)])
+
+
+def _reported(action: Callable[[Path], None], path: Path) -> bool:
+    try:
+        action(path)
+    except sqlite3.Error as error:
+        print(f"{path.name}: {action.__name__} failed: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path)) as connection:
+        yield connection
+
+
+def add_file(source: Path, data: Path, name: str) -> Path:
+    """Move a finished file to its place under a free name; it never replaces a database.
+
+    The link is what makes it safe: it fails when the name is taken, even at the same moment.
+    """
+    number = 1
+    while True:
+        target = data / (f"{name}.db" if number == 1 else f"{name}_{number}.db")
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            number += 1
+            continue
+        source.unlink()
+        return target
