@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,3 +61,8 @@ class Places:
             path.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(parents=True, exist_ok=True)
         self.run.chmod(0o711)
+
+    def discard(self) -> None:
+        """Delete all of it."""
+        for path in (self.state, self.run):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,124 @@
+"""The product's own processes, as production runs them too (see docs/): one program each."""
+
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cloudapp.local.places import PROJECT, Places
+from cloudapp.local.programs import Program
+from cloudapp.local.say import Failure
+from cloudapp.local.tools import find_tool
+from cloudapp.local.venv import VENV
+
+WEB_WORKERS = 2
+WEB_THREADS = 16
+# Most of a task's time is waiting for the engine; START_SLOTS limits what costs the processor.
+WORKER_THREADS = 8
+
+# In the order in which they stop: first nobody comes in, then nobody is served, then no work.
+STOP_ORDER: tuple[tuple[str, ...], ...] = (
+    ("nginx",),
+    ("web",),
+    ("beat", "watcher"),
+    ("worker", "worker-later"),
+)
+
+
+def bin_dir() -> Path:
+    """Return where gunicorn and celery are: in .venv, or beside the Python that runs us."""
+    return VENV / "bin" if (VENV / "bin" / "gunicorn").exists() else Path(sys.executable).parent
+
+
+def manage(*arguments: str) -> list[str]:
+    """Return the command of one of Django's management commands."""
+    return [str(bin_dir() / "python"), str(PROJECT / "manage.py"), *arguments]
+
+
+def web_command(socket: Path) -> list[str]:
+    """Return gunicorn's command, listening on a unix socket."""
+    return [
+        *(str(bin_dir() / "gunicorn"), "cloudapp.wsgi:application"),
+        *("--bind", f"unix:{socket}", "--worker-class", "gthread"),
+        *("--workers", str(WEB_WORKERS), "--threads", str(WEB_THREADS)),
+        *("--timeout", "60", "--graceful-timeout", "8", "--no-control-socket"),
+        *("--log-level", "warning", "--worker-tmp-dir", str(socket.parent)),
+    ]
+
+
+def worker_command(queue: str, threads: int) -> list[str]:
+    """Return the command of the Celery worker of one queue."""
+    return [
+        *(str(bin_dir() / "celery"), "--app", "cloudapp.celery:app", "--quiet", "worker"),
+        *("--queues", queue, "--hostname", f"{queue}@%h", "--pool", "threads"),
+        *("--concurrency", str(threads), "--loglevel", "WARNING"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+    ]
+
+
+def beat_command(schedule: Path) -> list[str]:
+    """Return the command of Celery's clock."""
+    return [
+        *(str(bin_dir() / "celery"), "--app", "cloudapp.celery:app", "--quiet", "beat"),
+        *("--schedule", str(schedule), "--pidfile", "", "--loglevel", "WARNING"),
+    ]
+
+
+def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
+    """Return the product's programs, all but the router, with this environment."""
+
+    def program(
+        name: str,
+        command: list[str],
+        *,
+        grace: float = 15,
+        death_signal: signal.Signals = signal.SIGKILL,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> Program:
+        log = places.logs / f"{name}.log"
+        return Program(
+            name=name,
+            command=command,
+            log=log,
+            env=env,
+            cwd=PROJECT,
+            grace=grace,
+            death_signal=death_signal,
+            ready=ready,
+        )
+
+    socket = places.run / "web.sock"
+    # Killing a worker loses nothing (the sweep finds what it held), and it leaves no child behind:
+    # the pool is threads. gunicorn and nginx do have children, and end them when they are asked.
+    return [
+        program(
+            "web",
+            web_command(socket),
+            grace=12,
+            death_signal=signal.SIGTERM,
+            ready=lambda: socket.is_socket(),
+        ),
+        program("worker", worker_command("now", WORKER_THREADS), grace=40),
+        program("worker-later", worker_command("later", 1)),
+        program("beat", beat_command(places.state / "celerybeat-schedule"), grace=5),
+        program("watcher", manage("watch"), grace=5),
+    ]
+
+
+def router_program(places: Places, config: Path) -> Program:
+    """Return nginx, in the foreground, with a rendered configuration."""
+    binary = find_tool("nginx")
+    if binary is None:
+        raise Failure("nginx is not installed.")
+    return Program(
+        name="nginx",
+        command=[
+            *(binary, "-c", str(config), "-e", str(places.logs / "nginx-error.log")),
+            *("-g", "daemon off;"),
+        ],
+        log=places.logs / "nginx.log",
+        cwd=places.run,
+        stop_signal=signal.SIGQUIT,  # finish what is in flight
+        death_signal=signal.SIGTERM,
+        grace=5,
+    )
