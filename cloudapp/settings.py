@@ -6,7 +6,7 @@ A secret may also be given as a file: NAME_FILE is the path of a file that holds
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import environ
 from csp.constants import NONE, SELF
@@ -23,9 +23,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DEBUG: bool = env.bool("DEBUG", default=False)
 # A person's own machine: plain http and one site are fine there, on localhost names only.
 LOCAL: bool = env.bool("LOCAL", default=False)
-SECRET_KEY: str = env.str(
-    "SECRET_KEY", default="only-for-debugging" if DEBUG else ""
-).strip()
+SECRET_KEY: str = env.str("SECRET_KEY", default="only-for-debugging" if DEBUG else "").strip()
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 ROUTER_SECRET: str = env.str("ROUTER_SECRET", default="").strip()
 
@@ -106,6 +104,8 @@ TEMPLATES: list[dict[str, Any]] = [
 # --- stores: Postgres is the truth, Redis only wakes people up ---------------------------------
 
 DATABASES = {"default": env.db_url("DATABASE_URL", default="postgres:///cloudapp")}
+# libpq's own spelling of a socket directory, postgres://%2Frun%2Fdir/name, works too.
+DATABASES["default"]["HOST"] = unquote(DATABASES["default"]["HOST"])
 # Threads share a few connections instead of keeping one each.
 DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {
     "min_size": 1,
@@ -139,6 +139,7 @@ CELERY_TASK_DEFAULT_QUEUE = "now"
 CELERY_TASK_ROUTES = {
     "deploy.tasks.reconcile": {"queue": "now"},
     "deploy.tasks.sweep": {"queue": "now"},
+    "deploy.tasks.fetch_log": {"queue": "now"},
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)

@@ -1,33 +1,349 @@
 """The only writer of an Instance's state.
 
-Requests (`create`, `want_…`, `restart`, `change_spec`) come from anybody and raise the revision.
-Reports (`Lease.…`) come from the worker that holds the lease, and write nothing when it no longer
-does. Each write is one compare-and-swap with its event and its notification, in one transaction.
+Requests (`create`, `want_…`, `restart`, …) come from anybody and raise the revision, so that a
+worker in mid-step notices. Reports (`record_…`) come from the worker that holds the lease, and
+write nothing when it no longer does. Each is one compare-and-swap with its event and its
+notification, in one transaction.
 """
 
 import secrets
-import uuid
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from deploy import notify, wakeup
 from deploy.engines.base import Observation
+from deploy.leases import Lease, LeaseLost, expiry
 from deploy.models import Image, Instance, InstanceEvent
-from deploy.states import DESIRED_AFTER, Desired, Observed, StopReason
+from deploy.states import Desired, Observed, StopReason, may_follow
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 300.0
+# A container that ran for this long did not fail at starting.
+HEALTHY_SECONDS = 60.0
+TOUCH_SECONDS = 15.0
+
+_FORGIVEN: dict[str, Any] = {"attempts": 0, "next_attempt_at": None, "last_error": ""}
+_DOWN: dict[str, Any] = {"ready": False, "endpoint": ""}
 
 
 class NotAllowed(Exception):
     """The instance is in a state that this request may not follow. The text says why."""
 
 
-class LeaseLost(Exception):
-    """Another worker holds the instance now: stop, and write nothing."""
+# --- requests ----------------------------------------------------------------------------------
+
+
+def create(
+    image: Image,
+    *,
+    memory_mb: int = 512,
+    cpus: float = 1.0,
+    pids: int = 128,
+    internet: bool = False,
+    idle_seconds: int = 900,
+) -> Instance:
+    """Make an instance that should run. The row is there before any container is."""
+    instance_id = uuid4()
+    return _add(
+        Instance(
+            id=instance_id,
+            key=secrets.token_urlsafe(32),
+            volume=f"{settings.NAMESPACE}-{instance_id}-data",
+            image=image,
+            memory_mb=memory_mb,
+            cpus=cpus,
+            pids=pids,
+            internet=internet,
+            idle_seconds=idle_seconds,
+        )
+    )
+
+
+def succeed(instance_id: UUID | str) -> Instance:
+    """Undo a deletion: return a new instance that takes the old one's volume over.
+
+    The old one stays deleted; its successor waits until its container is gone. Raises NotAllowed
+    when the data is already being removed.
+    """
+    with transaction.atomic():
+        old = Instance.objects.select_for_update().get(pk=instance_id)
+        if old.desired != Desired.ABSENT:
+            raise NotAllowed("This workspace is not being deleted.")
+        if not old.volume or old.purged_at or not old.purge_at or old.purge_at <= timezone.now():
+            raise NotAllowed("It is too late: the data has been removed.")
+        volume = old.volume
+        _request(old, "succeeded", volume="", purge_at=timezone.now())
+        return _add(
+            Instance(
+                key=secrets.token_urlsafe(32),
+                volume=volume,
+                image=old.image,
+                memory_mb=old.memory_mb,
+                cpus=old.cpus,
+                pids=old.pids,
+                internet=old.internet,
+                idle_seconds=old.idle_seconds,
+                predecessor=old,
+            )
+        )
+
+
+def want_running(instance_id: UUID | str) -> None:
+    """Start it, whatever stopped it; failures so far are forgiven."""
+    with transaction.atomic():
+        instance = _locked(instance_id, Desired.RUNNING)
+        _request(
+            instance,
+            "want_running",
+            desired=Desired.RUNNING,
+            stop_reason=StopReason.NONE,
+            last_used_at=timezone.now(),
+            **_FORGIVEN,
+        )
+
+
+def wake(instance_id: UUID | str) -> bool:
+    """Start it because somebody asked for a page, if it only sleeps. Return whether it will run."""
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        if instance.desired == Desired.RUNNING:
+            return True
+        asleep = instance.desired == Desired.PAUSED or instance.stop_reason == StopReason.IDLE
+        if not asleep:
+            return False
+        _request(
+            instance,
+            "wake",
+            desired=Desired.RUNNING,
+            stop_reason=StopReason.NONE,
+            last_used_at=timezone.now(),
+            **_FORGIVEN,
+        )
+        return True
+
+
+def want_stopped(instance_id: UUID | str, reason: StopReason) -> None:
+    """Stop it. Only an idle stop lets a request wake it again; the operator's word stands."""
+    with transaction.atomic():
+        instance = _locked(instance_id, Desired.STOPPED)
+        if instance.stop_reason == StopReason.OPERATOR and reason is not StopReason.OPERATOR:
+            raise NotAllowed("This workspace is suspended by the operators.")
+        _request(
+            instance,
+            f"stop_{reason}",
+            desired=Desired.STOPPED,
+            stop_reason=reason,
+            **_FORGIVEN,
+        )
+
+
+def sleep_if_unused(instance_id: UUID | str, since: datetime) -> bool:
+    """Put it to sleep unless somebody used it after `since`. Return whether it will sleep."""
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        used = instance.last_used_at > since
+        if instance.desired != Desired.RUNNING or not instance.ready or used:
+            return False
+        _request(instance, "sleep", desired=Desired.STOPPED, stop_reason=StopReason.IDLE)
+        return True
+
+
+def restart(instance_id: UUID | str) -> None:
+    """Replace the container by a fresh one made from the same spec; the data stays."""
+    change_spec(instance_id, "restart")
+
+
+def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any) -> None:
+    """Change image, memory_mb, cpus, pids or internet. The generation tells old from new."""
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        if instance.desired == Desired.ABSENT:
+            raise NotAllowed("This workspace is being deleted.")
+        if kind == "restart" and instance.desired != Desired.RUNNING:
+            raise NotAllowed("This workspace is not running: start it instead.")
+        _request(instance, kind, generation=F("generation") + 1, **spec, **_FORGIVEN)
+
+
+def want_absent(instance_id: UUID | str, purge_at: datetime) -> None:
+    """Delete it, for good; its data volume stays until `purge_at`. Asking again is fine."""
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        if instance.desired == Desired.ABSENT:
+            return
+        _request(
+            instance,
+            "want_absent",
+            desired=Desired.ABSENT,
+            stop_reason=StopReason.NONE,
+            purge_at=purge_at,
+            ready=False,
+            **_FORGIVEN,
+        )
+
+
+def touch(instance_id: UUID | str) -> None:
+    """Note that a person uses it now. Cheap: one write every TOUCH_SECONDS at most."""
+    now = timezone.now()
+    recently = now - timedelta(seconds=TOUCH_SECONDS)
+    Instance.objects.filter(pk=instance_id, last_used_at__lt=recently).update(last_used_at=now)
+
+
+def poke(instance_id: UUID | str) -> None:
+    """Have it looked at now: something happened to it that no request asked for."""
+    with transaction.atomic():
+        known = Instance.objects.filter(pk=instance_id, purged_at=None)
+        if known.update(revision=F("revision") + 1):
+            wakeup.after_commit(instance_id)
+
+
+def _add(instance: Instance) -> Instance:
+    with transaction.atomic():
+        instance.save(force_insert=True)
+        _note(instance, "create_requested")
+        wakeup.after_commit(instance.pk)
+    return instance
+
+
+def _locked(instance_id: UUID | str, desired: Desired) -> Instance:
+    instance = Instance.objects.select_for_update().get(pk=instance_id)
+    now = Desired(instance.desired)
+    if now is not desired and not may_follow(now, desired):
+        raise NotAllowed("This workspace is being deleted.")
+    return instance
+
+
+def _request(instance: Instance, kind: str, **changes: Any) -> None:
+    """Write a request to a row that this transaction has locked."""
+    Instance.objects.filter(pk=instance.pk).update(revision=F("revision") + 1, **changes)
+    _note(instance, kind)
+    wakeup.after_commit(instance.pk)
+
+
+def _note(instance: Instance, kind: str, **event: Any) -> None:
+    InstanceEvent.objects.create(
+        instance_id=instance.pk, generation=instance.generation, kind=kind, **event
+    )
+    notify.send(instance.pk)
+
+
+# --- reports of the worker that holds the lease -------------------------------------------------
+
+
+def _report(lease: Lease, instance: Instance, **changes: Any) -> None:
+    """Write what a worker saw or did, unless its lease or its generation is stale."""
+    held = Instance.objects.filter(
+        pk=instance.pk, lease_token=lease.token, generation=instance.generation
+    )
+    if not held.update(lease_expires_at=expiry(), **changes):
+        raise LeaseLost(str(instance.pk))
+    for name, value in changes.items():
+        setattr(instance, name, value)
+
+
+def record_observation(lease: Lease, instance: Instance, seen: Observation) -> None:
+    """Write what the engine says now. A container that is not the one we saw is not ready."""
+    same_run = seen.observed is Observed.RUNNING and seen.started_at == instance.started_at
+    changes: dict[str, Any] = {
+        "observed": seen.observed,
+        "observed_generation": seen.generation,
+        "started_at": seen.started_at,
+    }
+    if not same_run:
+        changes |= _DOWN
+    changes = {name: v for name, v in changes.items() if getattr(instance, name) != v}
+    if not changes:
+        return
+    with transaction.atomic():
+        _report(lease, instance, **changes)
+        notify.send(instance.pk)
+
+
+def record_lost(lease: Lease, instance: Instance, seen: Observation, message: str) -> None:
+    """Write that a container that served people ended without being asked to."""
+    lasted = (timezone.now() - instance.ready_at).total_seconds() if instance.ready_at else 0.0
+    with transaction.atomic():
+        if lasted >= HEALTHY_SECONDS:
+            _report(lease, instance, attempts=0, last_error=message)
+        else:
+            _fail(lease, instance, message)
+        _note(instance, "lost", message=message, failed=True)
+    record_observation(lease, instance, seen)
+
+
+def record_unknown(lease: Lease, instance: Instance, message: str) -> None:
+    """Write that the engine could not be asked. What it serves, it may serve still."""
+    with transaction.atomic():
+        _fail(lease, instance, message)
+        _report(lease, instance, observed=Observed.UNKNOWN)
+        _note(instance, "unknown", message=message, failed=True)
+
+
+def record_done(lease: Lease, instance: Instance, kind: str, duration_ms: int) -> None:
+    """Write that an action succeeded."""
+    with transaction.atomic():
+        _report(lease, instance)
+        _note(instance, kind, duration_ms=duration_ms)
+
+
+def record_failed(
+    lease: Lease, instance: Instance, kind: str, message: str, duration_ms: int
+) -> float:
+    """Write that an action failed, in words for an owner. Return the seconds until the next try."""
+    with transaction.atomic():
+        delay = _fail(lease, instance, message)
+        _note(instance, kind, message=message, duration_ms=duration_ms, failed=True)
+    return delay
+
+
+def record_ready(lease: Lease, instance: Instance, seen: Observation, duration_ms: int) -> None:
+    """Write that it answered over HTTP, as itself."""
+    with transaction.atomic():
+        _report(
+            lease,
+            instance,
+            ready=True,
+            ready_at=timezone.now(),
+            observed=seen.observed,
+            observed_generation=seen.generation,
+            started_at=seen.started_at,
+            endpoint=seen.endpoint,
+            last_error="",
+            next_attempt_at=None,
+        )
+        _note(instance, "await_ready", duration_ms=duration_ms)
+
+
+def record_closed(lease: Lease, instance: Instance) -> None:
+    """Write that nobody is let in any more, before it is stopped."""
+    with transaction.atomic():
+        _report(lease, instance, **_DOWN)
+        notify.send(instance.pk)
+
+
+def record_purged(lease: Lease, instance: Instance, duration_ms: int) -> None:
+    """Write that nothing is left of it, and let the successor that waited for this begin."""
+    with transaction.atomic():
+        _report(lease, instance, purged_at=timezone.now(), **_DOWN)
+        _note(instance, "purge", duration_ms=duration_ms)
+        for successor in Instance.objects.filter(predecessor=instance):
+            poke(successor.pk)
+
+
+def _fail(lease: Lease, instance: Instance, message: str) -> float:
+    """Count a failure and put the next try off, twice as long each time. Return the delay."""
+    delay = float(min(FIRST_RETRY_SECONDS * 2**instance.attempts, LAST_RETRY_SECONDS))
+    _report(
+        lease,
+        instance,
+        attempts=instance.attempts + 1,
+        next_attempt_at=timezone.now() + timedelta(seconds=delay),
+        last_error=message,
+    )
+    wakeup.after_commit(instance.pk, delay)
+    return delay

@@ -43,7 +43,8 @@ class Instance(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     # The key that its container accepts actor tokens with, and no other container does.
     key = models.CharField(max_length=64, editable=False)
-    volume = models.CharField(max_length=120, editable=False)
+    # Empty once a successor has taken it over.
+    volume = models.CharField(max_length=120, blank=True, editable=False)
 
     # The spec. Changing it raises the generation.
     generation = models.PositiveIntegerField(default=1, editable=False)
@@ -62,6 +63,10 @@ class Instance(models.Model):
         max_length=8, choices=_choices(StopReason), default=StopReason.NONE, blank=True
     )
     purge_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The deleted instance whose volume this one took over, when a deletion was undone.
+    predecessor = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="successors"
+    )
 
     # What the engine last said.
     observed = models.CharField(
@@ -70,6 +75,7 @@ class Instance(models.Model):
     observed_generation = models.PositiveIntegerField(null=True, blank=True, editable=False)
     ready = models.BooleanField(default=False, editable=False)
     endpoint = models.CharField(max_length=200, blank=True, editable=False)
+    started_at = models.DateTimeField(null=True, blank=True, editable=False)
     ready_at = models.DateTimeField(null=True, blank=True, editable=False)
     purged_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -94,7 +100,9 @@ class Instance(models.Model):
                 condition=Q(desired=Desired.STOPPED) ^ Q(stop_reason=StopReason.NONE),
             ),
             models.CheckConstraint(
-                name="ready_is_running", condition=Q(ready=False) | Q(observed=Observed.RUNNING)
+                name="ready_is_running",
+                # An engine that does not answer says nothing of a container that does.
+                condition=Q(ready=False) | Q(observed__in=[Observed.RUNNING, Observed.UNKNOWN]),
             ),
         ]
         indexes: ClassVar[list[models.Index]] = [
@@ -148,7 +156,9 @@ class Orphan(models.Model):
     """A container or volume in our namespace that no row knows. Reported, then removed."""
 
     name = models.CharField(max_length=120, unique=True)
-    kind = models.CharField(max_length=10, choices=[("container", "container"), ("volume", "volume")])
+    kind = models.CharField(
+        max_length=10, choices=[("container", "container"), ("volume", "volume")]
+    )
     first_seen_at = models.DateTimeField(default=timezone.now, editable=False)
 
     def __str__(self) -> str:

@@ -94,7 +94,8 @@ def status_of(
         return Status.RUNNING if up else STOPPED_STATUS[stop_reason]
     if desired is Desired.PAUSED and observed is Observed.PAUSED:
         return Status.SLEEPING
-    if ready and observed is Observed.RUNNING:
+    # Ready outlives an engine that does not answer: people are still served.
+    if ready:
         return Status.RUNNING
     return Status.FAILED if attempts >= FAILED_AFTER_ATTEMPTS else Status.PROVISIONING
 

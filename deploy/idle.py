@@ -1,0 +1,42 @@
+"""Put instances to sleep that nobody uses.
+
+Idle means: no request passed for the idle time, none is in flight, and the instance, asked over
+its endpoint, says that it has no work of its own.
+"""
+
+import logging
+from datetime import timedelta
+
+from django.db.models import DurationField, ExpressionWrapper, F, Value
+from django.utils import timezone
+
+from deploy import lifecycle, probe
+from deploy.models import Instance
+from deploy.states import Desired
+
+logger = logging.getLogger(__name__)
+
+
+def put_idle_to_sleep() -> None:
+    """Stop each running instance whose idle time is over."""
+    now = timezone.now()
+    idle_time = ExpressionWrapper(
+        F("idle_seconds") * Value(timedelta(seconds=1)), output_field=DurationField()
+    )
+    unused = Instance.objects.filter(desired=Desired.RUNNING, ready=True, idle_seconds__gt=0)
+    for instance in unused.annotate(idle_time=idle_time).filter(
+        last_used_at__lt=now - F("idle_time")
+    ):
+        _sleep_if_idle(instance)
+
+
+def _sleep_if_idle(instance: Instance) -> None:
+    try:
+        health = probe.health(instance, instance.endpoint)
+    except probe.NotAnswering as error:
+        # Not a reason to stop it: somebody should look at why it does not answer.
+        logger.warning("%s does not answer: %s", instance, error)
+        lifecycle.poke(instance.pk)
+        return
+    if health.is_idle(instance.idle_seconds):
+        lifecycle.sleep_if_unused(instance.pk, since=instance.last_used_at)

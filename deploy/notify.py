@@ -1,0 +1,121 @@
+"""Wait for a change of an instance: Postgres NOTIFY wakes the waiting threads of this process.
+
+One listening connection per process, however many threads wait. A lost notification costs a
+second, never correctness: what is waited for is always asked of the tables.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+from uuid import UUID
+
+import psycopg
+from django.db import connection
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "instance"
+LOOK_AGAIN_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+def send(instance_id: UUID | str) -> None:
+    """Tell everybody who waits, when the transaction commits."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, str(instance_id)])
+
+
+class _Listener:
+    """One thread that listens, and the events of those who wait, by instance id."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._waiting: dict[str, set[threading.Event]] = defaultdict(set)
+        self._listening = threading.Event()
+        parameters = connection.get_connection_params()
+        self._parameters = {
+            name: parameters[name]
+            for name in ("dbname", "user", "password", "host", "port")
+            if name in parameters
+        }
+        threading.Thread(target=self._run, name="notify", daemon=True).start()
+
+    @contextmanager
+    def subscribe(self, instance_id: str) -> Iterator[threading.Event]:
+        event = threading.Event()
+        with self._lock:
+            self._waiting[instance_id].add(event)
+        self._listening.wait(LOOK_AGAIN_SECONDS)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._waiting[instance_id].discard(event)
+                if not self._waiting[instance_id]:
+                    del self._waiting[instance_id]
+
+    def _wake(self, instance_id: str) -> None:
+        with self._lock:
+            for event in self._waiting.get(instance_id, ()):
+                event.set()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._listen()
+            except psycopg.Error as error:
+                logger.warning("not listening for changes, trying again: %s", error)
+            self._listening.clear()
+            time.sleep(LOOK_AGAIN_SECONDS)
+
+    def _listen(self) -> None:
+        with psycopg.connect(**self._parameters, autocommit=True) as listening:
+            listening.execute(f"LISTEN {CHANNEL}")
+            self._listening.set()
+            for notification in listening.notifies():
+                self._wake(notification.payload)
+
+
+_listener: _Listener | None = None
+_listener_lock = threading.Lock()
+
+
+def _get_listener() -> _Listener:
+    global _listener  # noqa: PLW0603 - one per process, made again after a fork
+    with _listener_lock:
+        if _listener is None or _listener.pid != os.getpid():
+            _listener = _Listener()
+        return _listener
+
+
+def _lend_connection() -> None:
+    """Give the thread's connection back to the pool: a waiting thread must not hold one."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+def wait_until(
+    instance_id: UUID | str, predicate: Callable[[], T | None], timeout: float
+) -> T | None:
+    """Return the predicate's first truthy value, or None after `timeout` seconds.
+
+    The predicate is asked at once, and again whenever the instance changes.
+    """
+    deadline = time.monotonic() + timeout
+    with _get_listener().subscribe(str(instance_id)) as changed:
+        while True:
+            changed.clear()
+            if result := predicate():
+                return result
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            _lend_connection()
+            changed.wait(min(left, LOOK_AGAIN_SECONDS))

@@ -1,0 +1,71 @@
+"""Ask an instance over its endpoint: is it there, as itself, and has it work to do?"""
+
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+
+from deploy import tokens
+from deploy.models import Instance
+
+HEALTH_PATH = "/-/instance/health"
+
+
+class NotAnswering(Exception):
+    """Nobody answers at the endpoint, or somebody else does."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What an instance says of itself."""
+
+    in_flight: int
+    idle_seconds: float
+    busy: tuple[str, ...]
+
+    def is_idle(self, seconds: float) -> bool:
+        """Whether nobody used it for so long, nobody does now, and it has no work of its own."""
+        return not self.in_flight and not self.busy and self.idle_seconds >= seconds
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP to an endpoint: `unix:/path` or `host:port`."""
+
+    def __init__(self, endpoint: str, timeout: float) -> None:
+        super().__init__("instance", timeout=timeout)
+        self._endpoint = endpoint
+
+    def connect(self) -> None:
+        if self._endpoint.startswith("unix:"):
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._endpoint.removeprefix("unix:"))
+        else:
+            host, _, port = self._endpoint.rpartition(":")
+            self.sock = socket.create_connection((host, int(port)), self.timeout)
+
+
+def _parse(body: bytes, instance: Instance) -> Health:
+    said = json.loads(body)
+    if said["instance"] != str(instance.pk):
+        raise NotAnswering(f"another instance answers: {said['instance']}")
+    return Health(int(said["in_flight"]), float(said["idle_seconds"]), tuple(said["busy"]))
+
+
+def health(instance: Instance, endpoint: str, timeout: float = 5.0) -> Health:
+    """Return the instance's health; raise NotAnswering when it does not answer as itself.
+
+    A container with another key refuses the probe's token, so a 200 comes from the right one.
+    """
+    connection = _Connection(endpoint, timeout)
+    try:
+        token = tokens.probe_token(instance)
+        connection.request("GET", HEALTH_PATH, headers={"X-Cloudapp-Actor": token})
+        response = connection.getresponse()
+        if response.status != http.HTTPStatus.OK:
+            raise NotAnswering(f"it answers with status {response.status}")
+        return _parse(response.read(65536), instance)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise NotAnswering(str(error) or type(error).__name__) from error
+    finally:
+        connection.close()

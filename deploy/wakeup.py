@@ -1,0 +1,22 @@
+"""Wake a worker up for an instance. Losing the call loses nothing: the sweep finds the work."""
+
+import logging
+from functools import partial
+from uuid import UUID
+
+from celery import current_app
+from django.db import transaction
+
+logger = logging.getLogger(__name__)
+
+
+def _send(instance_id: str, seconds: float) -> None:
+    try:
+        current_app.send_task("deploy.tasks.reconcile", [instance_id], countdown=seconds or None)
+    except Exception:  # whatever the broker's client raises: it must never fail a request
+        logger.warning("no worker could be woken for %s; the sweep will", instance_id)
+
+
+def after_commit(instance_id: UUID | str, seconds: float = 0) -> None:
+    """Have a worker reconcile this instance once the transaction is in, `seconds` later."""
+    transaction.on_commit(partial(_send, str(instance_id), seconds))

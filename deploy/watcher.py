@@ -1,0 +1,37 @@
+"""Listen to the engine: what happens to a container behind our back is mended at once."""
+
+import logging
+import threading
+
+from celery import current_app
+
+from deploy import lifecycle
+from deploy.engines import get_engine
+from deploy.engines.base import EngineError
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+# A start is only ever ours; one from outside is found by the sweep.
+TELLING = frozenset({"die", "oom", "destroy", "pause", "unpause"})
+
+
+def watch(stop: threading.Event) -> None:
+    """Poke instances as their containers change, until `stop` is set. Survives the engine."""
+    while not stop.is_set():
+        _ask_for_a_sweep()  # for whatever happened while nobody listened
+        try:
+            logger.info("listening to the engine")
+            for event in get_engine().events():
+                if event.action in TELLING and event.instance_id:
+                    lifecycle.poke(event.instance_id)
+        except EngineError as error:
+            logger.warning("the engine went away, trying again: %s", error)
+        stop.wait(RETRY_SECONDS)
+
+
+def _ask_for_a_sweep() -> None:
+    try:
+        current_app.send_task("deploy.tasks.sweep")
+    except Exception:  # whatever the broker's client raises: beat asks again soon
+        logger.warning("no worker could be asked for a sweep")
