@@ -1,0 +1,104 @@
+"""What people type. Texts that only the database can judge come from workspaces.services."""
+
+from typing import Any
+
+from django import forms
+from django.urls import reverse_lazy
+
+from workspaces import services, slugs
+from workspaces.models import Workspace
+
+_PLAIN = {"autocapitalize": "none", "autocomplete": "off", "spellcheck": "false"}
+
+
+class NewWorkspaceForm(forms.Form):
+    """Name and slug. An empty slug is made from the name; `proposed` is the one we put there."""
+
+    name = forms.CharField(
+        max_length=services.MAX_NAME,
+        help_text="What people see. You can change it later.",
+        error_messages={"required": "Give it a name."},
+        widget=forms.TextInput(
+            attrs={
+                "autofocus": True,
+                "autocomplete": "off",
+                "placeholder": "Trees of Lisbon",
+                # The slug follows the name until somebody edits it.
+                "hx-get": reverse_lazy("workspace_slug"),
+                "hx-trigger": "input changed delay:250ms",
+                "hx-include": "#id_slug, #id_proposed",
+                "hx-target": "#slug-field",
+                "hx-swap": "outerHTML",
+                "hx-sync": "this:replace",
+            }
+        ),
+    )
+    slug = forms.CharField(
+        label="Address",
+        required=False,
+        help_text="Small letters, digits and hyphens. It stays, so that links keep working.",
+        widget=forms.TextInput(
+            attrs={
+                **_PLAIN,
+                "maxlength": slugs.MAX_LENGTH,
+                "placeholder": "made from the name",
+                "hx-get": reverse_lazy("workspace_slug"),
+                "hx-trigger": "input changed delay:250ms",
+                "hx-include": "#id_proposed",
+                "hx-target": "#slug-hint",
+                "hx-select": "#slug-hint",
+                "hx-swap": "outerHTML",
+                "hx-sync": "this:replace",
+            }
+        ),
+    )
+    proposed = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def clean_slug(self) -> str:
+        """Return the slug in small letters; empty stays empty until the name is known."""
+        slug: str = self.cleaned_data["slug"].strip().lower()
+        if slug and (words := slugs.problem(slug)):
+            raise forms.ValidationError(
+                f"{words} “{services.free_slug(slugs.propose(slug))}” is free."
+            )
+        return slug
+
+    def clean(self) -> dict[str, Any]:
+        """Make the slug from the name where none was given."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if "slug" in cleaned and not cleaned["slug"] and cleaned.get("name"):
+            cleaned["slug"] = services.free_slug(slugs.propose(cleaned["name"]))
+        return cleaned
+
+
+class RenameForm(forms.Form):
+    """A new name; the address stays."""
+
+    name = forms.CharField(
+        max_length=services.MAX_NAME,
+        error_messages={"required": "Give it a name."},
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+
+class DeleteForm(forms.Form):
+    """The slug, typed, so that nobody deletes the wrong workspace."""
+
+    confirm = forms.CharField(widget=forms.TextInput(attrs=_PLAIN))
+
+    def __init__(self, *args: Any, workspace: Workspace, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.workspace = workspace
+        self.fields["confirm"].label = f"Type “{workspace.slug}” to confirm"
+        self.fields["confirm"].error_messages["required"] = (
+            f"Type the address “{workspace.slug}” to confirm."
+        )
+
+    def clean_confirm(self) -> str:
+        """Return the slug, or say that this is not it."""
+        typed: str = self.cleaned_data["confirm"].strip()
+        if typed != self.workspace.slug:
+            raise forms.ValidationError(
+                f"That is not it. Type “{self.workspace.slug}” exactly, to delete this workspace."
+            )
+        return typed
