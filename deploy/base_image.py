@@ -1,4 +1,4 @@
-"""The operating system and Python under our images: pulled where a registry answers, else made here.
+"""What our images stand on: Debian and Python, pulled where a registry answers, else made here.
 
 The made one is a minimal Debian, packed once and kept in the user's cache, so that a clean clone
 does not make it again. The control plane's own image stands on it too.
@@ -36,7 +36,7 @@ class BaseImageError(Exception):
 
 @dataclass(frozen=True)
 class Base:
-    """A base that the engine has: the name to build from, and the id that says what it really is."""
+    """A base that the engine has: a name to build from, and the id that says what it is."""
 
     reference: str
     id: str

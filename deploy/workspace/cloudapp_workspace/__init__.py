@@ -1,1 +1,1 @@
-"""What runs inside a customer's container: Datasette behind a guard. The contract is ../README.md."""
+"""What runs inside a customer's container: Datasette behind a guard. Contract: ../README.md."""

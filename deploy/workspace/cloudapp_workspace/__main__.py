@@ -20,8 +20,11 @@ def _stop_before_start(_signal: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Run until SIGTERM; exit 0 after a clean stop, 2 when the environment is not as agreed."""
     signal.signal(signal.SIGTERM, _stop_before_start)
-    from cloudapp_workspace.environment import WrongEnvironment, read_environment
-    from cloudapp_workspace.listen import listen
+    from cloudapp_workspace.environment import (  # noqa: PLC0415 - after the handler
+        WrongEnvironment,
+        read_environment,
+    )
+    from cloudapp_workspace.listen import listen  # noqa: PLC0415
 
     try:
         environment = read_environment()
@@ -30,7 +33,7 @@ def main() -> None:
         print(f"cloudapp workspace cannot start: {error}", file=sys.stderr)
         sys.exit(2)
 
-    from cloudapp_workspace.server import serve
+    from cloudapp_workspace.server import serve  # noqa: PLC0415 - the slow one, after listening
 
     serve(environment, listener)
 

@@ -23,7 +23,8 @@ _PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark }}
-body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 32rem; margin: 18vh auto 0; padding: 0 1.5rem }}
+body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 32rem; margin: 18vh auto 0;
+  padding: 0 1.5rem }}
 h1 {{ font-size: 1.4rem; line-height: 1.3 }}
 </style></head>
 <body><h1>{title}</h1><p>{text}</p></body></html>

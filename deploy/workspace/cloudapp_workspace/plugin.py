@@ -109,7 +109,7 @@ def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
 def get_metadata(datasette: Datasette) -> dict[str, Any]:
     """Keep the book-keeping of CSV imports out of people's sight (it stays readable)."""
     hidden = {"tables": {"_csv_progress_": {"hidden": True}}}
-    return {"databases": {name: hidden for name in datasette.databases}}
+    return {"databases": dict.fromkeys(datasette.databases, hidden)}
 
 
 def _ours(request: Request | None) -> dict[str, Any]:

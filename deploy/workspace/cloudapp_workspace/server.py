@@ -98,7 +98,7 @@ def _close(datasette: Datasette, data: Path) -> None:
 
 def _websocket_protocol(*args: Any, **kwargs: Any) -> Any:
     """Imported when the first WebSocket comes, not at every start."""
-    from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+    from uvicorn.protocols.websockets.wsproto_impl import WSProtocol  # noqa: PLC0415
 
     return WSProtocol(*args, **kwargs)
 

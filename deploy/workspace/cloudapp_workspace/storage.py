@@ -69,7 +69,8 @@ def checkpoint(path: Path) -> None:
 
 def for_each_database(data: Path, action: Callable[[Path], None]) -> bool:
     """Do it to every file, going on after a failure; True when all went well."""
-    return all([_reported(action, path) for path in database_files(data)])
+    results = [_reported(action, path) for path in database_files(data)]
+    return all(results)
 
 
 def _reported(action: Callable[[Path], None], path: Path) -> bool:

@@ -19,7 +19,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """A verified token: what it is for and, for purpose "actor", who asks and of which workspace."""
+    """A verified token: what it is for; with purpose "actor" also who asks, of which workspace."""
 
     purpose: str
     actor: dict[str, str] | None = None

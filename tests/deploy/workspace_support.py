@@ -1,0 +1,242 @@
+"""Real workspace containers for tests: a Builder on the plain Docker SDK, and one instance.
+
+Everything made here carries the label TEST_LABEL and is removed at the end, also after a failure.
+"""
+
+import io
+import json
+import secrets
+import tarfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import docker
+import docker.errors
+import httpx
+import jwt
+import requests
+from docker.models.containers import Container
+
+from deploy.engines.base import EngineError
+from deploy.images import RunResult
+
+TEST_LABEL = "cloudapp.test.workspace-image"
+START_SECONDS = 30.0
+STOP_SECONDS = 20
+SOCKET = "http.sock"
+
+HARDENED: dict[str, Any] = {
+    "user": "10001:10001",
+    "network_mode": "none",
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "mem_limit": "512m",
+    "memswap_limit": "512m",
+    "nano_cpus": 1_000_000_000,
+    "pids_limit": 128,
+}
+TMPFS = "rw,noexec,nosuid,nodev,size=16m,mode=1777"
+
+
+class SdkBuilder:
+    """deploy.images.Builder in the fewest lines that do it."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        self._client = client
+
+    def architecture(self) -> str:
+        return str(self._client.info()["Architecture"])
+
+    def image_id(self, reference: str) -> str | None:
+        try:
+            return str(self._client.images.get(reference).id)
+        except docker.errors.ImageNotFound:
+            return None
+
+    def image_exists(self, reference: str) -> bool:
+        return self.image_id(reference) is not None
+
+    def pull(self, reference: str, timeout: float) -> bool:
+        """No registry is asked in tests: the base that we make ourselves is the one to prove."""
+        return False
+
+    def import_image(self, tar: BinaryIO, reference: str) -> str:
+        repository, _, tag = reference.partition(":")
+        self._client.api.import_image(tar, repository=repository, tag=tag)
+        return str(self._client.images.get(reference).id)
+
+    def build(
+        self,
+        context: BinaryIO,
+        tag: str,
+        labels: Mapping[str, str],
+        build_args: Mapping[str, str],
+    ) -> str:
+        try:
+            image, _ = self._client.images.build(
+                fileobj=context,
+                custom_context=True,
+                tag=tag,
+                labels=dict(labels),
+                buildargs=dict(build_args),
+                network_mode="none",
+                rm=True,
+                forcerm=True,
+            )
+        except docker.errors.BuildError as error:
+            log = "".join(line.get("stream", "") for line in error.build_log)
+            raise EngineError(f"{error.msg}\n{log[-2000:]}") from error
+        return str(image.id)
+
+    def run_once(self, reference: str, command: tuple[str, ...], timeout: float) -> RunResult:
+        container = self._client.containers.create(
+            reference,
+            entrypoint=list(command),
+            labels={TEST_LABEL: "1"},
+            tmpfs={
+                "/tmp": TMPFS,
+                "/data": "rw,noexec,uid=10001,gid=10001,mode=700",
+                "/run/instance": "rw,noexec,uid=10001,gid=10001,mode=755",
+            },
+            **HARDENED,
+        )
+        try:
+            container.start()
+            code = container.wait(timeout=timeout)["StatusCode"]
+            return RunResult(code, container.logs().decode())
+        except requests.exceptions.RequestException as error:
+            raise EngineError(f"{command} was not over after {timeout} s") from error
+        finally:
+            container.remove(force=True)
+
+
+class Workspace:
+    """One hardened container with its own volume, and HTTP clients that hold its tokens."""
+
+    def __init__(self, client: docker.DockerClient, image: str, directory: Path) -> None:
+        self.id = str(uuid.uuid4())
+        self.key = secrets.token_urlsafe(32)
+        self.generation = 7
+        self.socket = directory / SOCKET
+        directory.mkdir(parents=True)
+        directory.chmod(0o777)
+        labels = {TEST_LABEL: "1"}
+        self.volume = client.volumes.create(f"cloudapp-test-{self.id}-data", labels=labels)
+        self.container: Container = client.containers.create(
+            image,
+            name=f"cloudapp-test-{self.id}",
+            labels=labels,
+            environment={
+                "INSTANCE_ID": self.id,
+                "INSTANCE_GENERATION": str(self.generation),
+                "INSTANCE_KEY": self.key,
+                "INSTANCE_LISTEN": f"unix:/run/instance/{SOCKET}",
+            },
+            tmpfs={"/tmp": TMPFS},
+            volumes={
+                self.volume.name: {"bind": "/data", "mode": "rw"},
+                str(directory): {"bind": "/run/instance", "mode": "rw"},
+            },
+            **HARDENED,
+        )
+
+    def start(self) -> float:
+        """Start it and return the seconds until it answered its health."""
+        self.socket.unlink(missing_ok=True)
+        began = time.monotonic()
+        self.container.start()
+        wait_until(self.socket.exists, "the socket")
+        assert self.health()["instance"] == self.id
+        return time.monotonic() - began
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.container.stop(timeout=STOP_SECONDS)
+        return int(self.container.wait()["StatusCode"])
+
+    def token(self, *, key: str | None = None, **claims: Any) -> str:
+        claims = {"aud": self.id, "exp": time.time() + 60, "purpose": "probe", **claims}
+        return jwt.encode(claims, key or self.key, "HS256")
+
+    def actor_token(self, role: str, **claims: Any) -> str:
+        actor = {"id": f"u-{role}", "name": f"Ada {role}", "role": role}
+        workspace = {"name": "Birds", "url": "http://cloud.test/workspaces/birds"}
+        return self.token(**{"purpose": "actor", "actor": actor, "workspace": workspace, **claims})
+
+    def client(self, token: str | None = None, **headers: str) -> httpx.Client:
+        if token is not None:
+            headers["X-Cloudapp-Actor"] = token
+        return httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.socket)),
+            base_url="http://birds.test",
+            headers=headers,
+            timeout=START_SECONDS,
+        )
+
+    def as_role(self, role: str, **headers: str) -> httpx.Client:
+        return self.client(self.actor_token(role), **headers)
+
+    def health(self) -> dict[str, Any]:
+        with self.client(self.token()) as client:
+            response = client.get("/-/instance/health")
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    def put_file(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Write a file of uid 10001 into the container's /data (it may be stopped)."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            entry = tarfile.TarInfo(path.removeprefix("/data/"))
+            entry.size, entry.mode, entry.uid, entry.gid = len(data), mode, 10001, 10001
+            tar.addfile(entry, io.BytesIO(data))
+        assert self.container.put_archive("/data", buffer.getvalue())
+
+    def get_file(self, path: str) -> bytes:
+        stream, _ = self.container.get_archive(path)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            member = tar.extractfile(tar.getmembers()[0])
+            assert member is not None
+            return member.read()
+
+    def files(self) -> list[str]:
+        """The names in /data, also while it is stopped."""
+        stream, _ = self.container.get_archive("/data")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            return sorted(name.removeprefix("data/") for name in tar.getnames())
+
+    def remove(self) -> None:
+        self.container.remove(force=True, v=True)
+        self.volume.remove(force=True)
+
+    def report(self) -> str:
+        """What to look at when a test failed."""
+        state = self.container.attrs.get("State")
+        return f"{self.container.logs().decode()}\n{json.dumps(state, indent=1)}"
+
+
+@contextmanager
+def workspace(client: docker.DockerClient, image: str, directory: Path) -> Iterator[Workspace]:
+    """A workspace that is removed whatever happens; its log is printed when something did."""
+    made = Workspace(client, image, directory)
+    try:
+        yield made
+    except BaseException:
+        made.container.reload()
+        print(made.report())
+        raise
+    finally:
+        made.remove()
+
+
+def wait_until(condition: Any, what: str, seconds: float = START_SECONDS) -> None:
+    """Look again every 5 ms until it holds; fail with words at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.005)
