@@ -75,7 +75,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "allauth.usersessions.middleware.UserSessionsMiddleware",
+    "accounts.middleware.SessionsMiddleware",
 ]
 
 ROOT_URLCONF = "cloudapp.urls"
@@ -119,6 +119,9 @@ CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.db.DatabaseCache",
         "LOCATION": "cache",
+        # Beyond this many rows the oldest go, expired or not. With Django's default of 300 an
+        # attacker could push the count of their own attempts out by trying many addresses.
+        "OPTIONS": {"MAX_ENTRIES": 20_000},
     }
 }
 
@@ -198,6 +201,25 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_USER_MODEL_EMAIL_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_FORMS = {
+    "signup": "accounts.forms.SignupForm",
+    "reset_password": "accounts.forms.ResetPasswordForm",
+}
+# Nobody learns from our answers who has an account here. "strict" also lets several people claim
+# the same address until one of them has verified it: see accounts/addresses.py.
+ACCOUNT_PREVENT_ENUMERATION = "strict"
+# How often in how long, for one client address (ip), one email address (key) or one user.
+ACCOUNT_RATE_LIMITS = {
+    "login": "30/m/ip",
+    "login_failed": "10/m/ip,5/5m/key",
+    "signup": "20/m/ip",
+    "confirm_email": "3/3m/key",
+    "reset_password": "20/m/ip,5/m/key",
+    "reset_password_from_key": "20/m/ip",
+    "reauthenticate": "10/m/user",
+    "change_password": "5/m/user",
+    "manage_email": "10/m/user",
+}
 ACCOUNT_EMAIL_VERIFICATION = "mandatory"
 ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
 ACCOUNT_LOGOUT_REDIRECT_URL = "/"
@@ -210,13 +232,20 @@ ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = SCHEME
 
 SOCIALACCOUNT_ADAPTER = "accounts.adapters.SocialAccountAdapter"
+SOCIALACCOUNT_FORMS = {"signup": "accounts.forms.GoogleSignupForm"}
 SOCIALACCOUNT_LOGIN_ON_GET = False
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
 SOCIALACCOUNT_STORE_TOKENS = False
 GOOGLE_CLIENT_ID: str = env.str("GOOGLE_CLIENT_ID", default="")
 GOOGLE_CLIENT_SECRET: str = env.str("GOOGLE_CLIENT_SECRET", default="").strip()
+# Another OpenID Connect provider may stand in for Google; its discovery document says where.
+GOOGLE_ISSUER_URL: str = env.str(
+    "GOOGLE_ISSUER_URL", default="https://accounts.google.com"
+).rstrip("/")
+GOOGLE_ORIGIN: str = "{0.scheme}://{0.netloc}".format(urlsplit(GOOGLE_ISSUER_URL))
 SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
     "google": {
+        "provider_class": "accounts.google.provider.GoogleProvider",
         "SCOPE": ["openid", "profile", "email"],
         "OAUTH_PKCE_ENABLED": True,
         "APPS": [{"client_id": GOOGLE_CLIENT_ID, "secret": GOOGLE_CLIENT_SECRET}]
@@ -225,10 +254,12 @@ SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
     }
 }
 
+MFA_ADAPTER = "accounts.adapters.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "cloudapp"
-USERSESSIONS_TRACK_ACTIVITY = True
+MFA_TOTP_TOLERANCE = 1  # phones' clocks are seconds off
+USERSESSIONS_TRACK_ACTIVITY = True  # by accounts.middleware
 
 # --- cookies, headers, files, mail, logs ---------------------------------------------------------
 
@@ -254,7 +285,7 @@ CONTENT_SECURITY_POLICY = {
         "base-uri": [NONE],
         "frame-ancestors": [NONE],
         # Signing in at a workspace and at Google ends in a redirect to another host.
-        "form-action": [SELF, f"{SCHEME}://*.{APPS_DOMAIN}", "https://accounts.google.com"],
+        "form-action": [SELF, f"{SCHEME}://*.{APPS_DOMAIN}", GOOGLE_ORIGIN],
     }
 }
 

@@ -1,0 +1,83 @@
+"""Forms, where ours differ from allauth's."""
+
+from typing import Any
+
+from allauth.account.adapter import get_adapter
+from allauth.account.forms import ResetPasswordForm as AllauthResetPasswordForm
+from allauth.account.forms import SignupForm as AllauthSignupForm
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.forms import SignupForm as AllauthGoogleSignupForm
+from django import forms
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import HttpRequest
+
+from accounts.addresses import is_taken
+from accounts.models import Profile
+
+
+class _UnverifiedIsNobodys(forms.Form):
+    """An address that somebody typed but never verified is free."""
+
+    def validate_unique_email(self, value: str) -> str:
+        self.account_already_exists = is_taken(value)
+        return value
+
+
+class SignupForm(_UnverifiedIsNobodys, AllauthSignupForm):  # type: ignore[misc]
+    """Sign up by email and password."""
+
+
+class GoogleSignupForm(_UnverifiedIsNobodys, AllauthGoogleSignupForm):  # type: ignore[misc]
+    """Type an address, where Google gave none that can be used as it is."""
+
+
+class ResetPasswordForm(AllauthResetPasswordForm):  # type: ignore[misc]
+    """Ask for a reset link. It goes to the verified owner of an address only.
+
+    Whoever never verified theirs is told to sign up again, which works: their claim to the
+    address keeps nobody out, themselves included.
+    """
+
+    def clean_email(self) -> str:
+        email: str = super().clean_email()
+        owners = EmailAddress.objects.filter(
+            email=email.lower(), verified=True, user__is_active=True
+        )
+        self.users = [address.user for address in owners.select_related("user")]
+        return email
+
+
+class ConfirmForm(forms.Form):
+    """Show that it was you who signed up, in a browser that does not know you."""
+
+    password = forms.CharField(
+        strip=False, widget=forms.PasswordInput(attrs={"autocomplete": "current-password"})
+    )
+
+    def __init__(
+        self, *args: Any, request: HttpRequest, email: str, user: AbstractBaseUser, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.request, self.email, self.user = request, email, user
+
+    def clean_password(self) -> str:
+        """Raise ValidationError for a wrong password, and for too many of them."""
+        password: str = self.cleaned_data["password"]
+        adapter = get_adapter()
+        found = adapter.authenticate(self.request, email=self.email, password=password)
+        if found is None or found.pk != self.user.pk:
+            raise adapter.validation_error("incorrect_password")
+        return password
+
+
+class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What others see of you."""
+
+    class Meta:
+        model = Profile
+        fields = ("display_name",)
+        help_texts = {
+            "display_name": "Members of your workspaces see it. "
+            "Without one they see your email address."
+        }
+        widgets = {"display_name": forms.TextInput(attrs={"autocomplete": "name"})}
