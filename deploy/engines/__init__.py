@@ -6,6 +6,8 @@ from django.conf import settings
 
 from deploy.engines.base import Engine
 from deploy.engines.docker import DockerEngine
+from deploy.engines.docker_images import DockerImages
+from deploy.images import Builder
 
 
 @lru_cache(maxsize=1)
@@ -18,4 +20,14 @@ def get_engine() -> Engine:
         endpoint_kind=settings.ENDPOINT_KIND,
         runtime=settings.CONTAINER_RUNTIME,
         router_group=settings.ROUTER_GROUP,
+    )
+
+
+@lru_cache(maxsize=1)
+def get_builder() -> Builder:
+    """Return what builds images for that engine."""
+    return DockerImages(
+        url=settings.DOCKER_HOST,
+        namespace=settings.NAMESPACE,
+        runtime=settings.CONTAINER_RUNTIME,
     )

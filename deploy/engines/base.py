@@ -6,7 +6,7 @@ An engine knows containers by instance id, never by an address or a name that ma
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from deploy.states import Observed
 
@@ -104,15 +104,3 @@ class Engine(Protocol):
 
     def events(self) -> Iterator[EngineEvent]:
         """Yield what happens in our namespace from now on, until the engine goes away."""
-
-    def image_exists(self, reference: str) -> bool:
-        """Whether the engine has this image."""
-
-    def build(
-        self,
-        context: BinaryIO,
-        tag: str,
-        labels: Mapping[str, str],
-        build_args: Mapping[str, str],
-    ) -> str:
-        """Build a tar of a Dockerfile and its files with no network; return the image's id."""

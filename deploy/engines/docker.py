@@ -1,48 +1,33 @@
-"""The Docker engine. The only importer of the docker SDK.
+"""Instances on a Docker engine.
 
-The low-level client, for it says exactly what goes over the wire. Every container is hardened in
-`_host_config`; tests read back from the engine what became of it.
+Every container is hardened in `_host_config`; tests read back from the engine what became of it.
 """
 
 import contextlib
-import json
-import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, NotFound
-from docker.types import LogConfig, Mount
-from requests.exceptions import RequestException
-from urllib3.exceptions import HTTPError
+from docker.errors import APIError, NotFound
+from docker.types import Mount
 
 from deploy.engines import firewall
-from deploy.engines.base import (
-    ABSENT,
-    EngineError,
-    EngineEvent,
-    EngineRefused,
-    InstanceSpec,
-    Observation,
-)
+from deploy.engines.base import ABSENT, EngineError, EngineEvent, InstanceSpec, Observation
+from deploy.engines.docker_client import AWAY, USER, client, hardening, translated
 from deploy.engines.sockets import SocketDirs
 from deploy.states import Observed
-
-logger = logging.getLogger(__name__)
 
 NAMESPACE_LABEL = "cloudapp.namespace"
 INSTANCE_LABEL = "cloudapp.instance"
 GENERATION_LABEL = "cloudapp.generation"
 
-USER = "10001:10001"
 PORT = 8001
 DATA_PATH = "/data"
 SOCKET_PATH = "/run/instance"
-TIMEOUT_SECONDS = 60
 
 # Docker's words for ours. A container that restarts or is dead is not running for anybody.
 _OBSERVED = {
@@ -55,28 +40,6 @@ _OBSERVED = {
     "dead": Observed.EXITED,
 }
 _EVENTS = ("create", "start", "die", "oom", "stop", "kill", "pause", "unpause", "destroy")
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _translated(
-    method: Callable[Concatenate["DockerEngine", P], R],
-) -> Callable[Concatenate["DockerEngine", P], R]:
-    """Turn whatever the client raises into our errors: refused, or unknown."""
-
-    @wraps(method)
-    def call(self: "DockerEngine", *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(self, *args, **kwargs)
-        except APIError as error:
-            text = str(error.explanation or error)
-            kind = EngineRefused if error.is_client_error() else EngineError
-            raise kind(text) from error
-        except (DockerException, RequestException, HTTPError, OSError) as error:
-            raise EngineError(f"{type(error).__name__}: {error}") from error
-
-    return cast(Callable[Concatenate["DockerEngine", P], R], call)
 
 
 class DockerEngine:
@@ -103,18 +66,16 @@ class DockerEngine:
 
     @cached_property
     def _client(self) -> docker.APIClient:
-        return docker.APIClient(
-            self._url, version="auto", timeout=TIMEOUT_SECONDS, max_pool_size=64
-        )
+        return client(self._url)
 
     # --- looking ---------------------------------------------------------------------------
 
-    @_translated
+    @translated
     def ping(self) -> None:
         """Raise EngineError unless the engine answers."""
         self._client.ping()
 
-    @_translated
+    @translated
     def observe(self, instance_id: str) -> Observation:
         """Return what the engine holds for one instance."""
         try:
@@ -122,7 +83,7 @@ class DockerEngine:
         except NotFound:
             return ABSENT
 
-    @_translated
+    @translated
     def observe_all(self) -> dict[str, Observation]:
         """Return what the engine holds in our namespace, by instance id."""
         found = {}
@@ -137,13 +98,13 @@ class DockerEngine:
                 continue  # gone since it was listed
         return found
 
-    @_translated
+    @translated
     def volumes(self) -> set[str]:
         """Return the names of the data volumes in our namespace."""
         listed = self._client.volumes(filters={"label": [self._label_filter]})
         return {volume["Name"] for volume in listed["Volumes"] or ()}
 
-    @_translated
+    @translated
     def logs(self, instance_id: str, lines: int) -> str:
         """Return the last lines that the container wrote."""
         try:
@@ -159,12 +120,12 @@ class DockerEngine:
             for event in self._client.events(decode=True, filters=filters):
                 attributes = event["Actor"]["Attributes"]
                 yield EngineEvent(attributes.get(INSTANCE_LABEL, ""), event["Action"])
-        except (DockerException, RequestException, HTTPError, OSError, ValueError) as error:
+        except (*AWAY, ValueError) as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
 
     # --- doing -----------------------------------------------------------------------------
 
-    @_translated
+    @translated
     def create(self, spec: InstanceSpec) -> None:
         """Make the container and its volume. A container that is there already is adopted."""
         self._sockets.make(spec.instance_id)
@@ -187,18 +148,18 @@ class DockerEngine:
             if error.status_code != 409:  # the name is taken: a crash lay between doing and noting
                 raise
 
-    @_translated
+    @translated
     def start(self, instance_id: str) -> None:
         """Start the container; started is not ready."""
         self._sockets.open(instance_id)
         self._client.start(self._name(instance_id))
 
-    @_translated
+    @translated
     def seal(self, instance_id: str) -> None:
         """Take the socket directory away from the container."""
         self._sockets.seal(instance_id)
 
-    @_translated
+    @translated
     def stop(self, instance_id: str, timeout: int) -> None:
         """Ask it to finish, and kill it after `timeout` seconds. What is gone has stopped."""
         try:
@@ -206,86 +167,30 @@ class DockerEngine:
         except NotFound:
             return
 
-    @_translated
+    @translated
     def pause(self, instance_id: str) -> None:
         """Freeze it."""
         self._client.pause(self._name(instance_id))
 
-    @_translated
+    @translated
     def unpause(self, instance_id: str) -> None:
         """Let it go on."""
         self._client.unpause(self._name(instance_id))
 
-    @_translated
+    @translated
     def remove(self, instance_id: str) -> None:
         """Remove the container, and keep the volume."""
         with contextlib.suppress(NotFound):
             self._client.remove_container(self._name(instance_id), force=True)
         self._sockets.remove(instance_id)
 
-    @_translated
+    @translated
     def remove_volume(self, volume: str) -> None:
         """Remove the data."""
         try:
             self._client.remove_volume(volume)
         except NotFound:
             return
-
-    # --- images ----------------------------------------------------------------------------
-
-    @_translated
-    def image_exists(self, reference: str) -> bool:
-        """Whether the engine has this image."""
-        return bool(self._client.images(name=reference))
-
-    @_translated
-    def build(
-        self,
-        context: BinaryIO,
-        tag: str,
-        labels: Mapping[str, str],
-        build_args: Mapping[str, str],
-    ) -> str:
-        """Build a tar of a Dockerfile and its files with no network; return the image's id."""
-        steps = self._client.build(
-            fileobj=context,
-            custom_context=True,
-            tag=tag,
-            labels=dict(labels),
-            buildargs=dict(build_args),
-            network_mode="none",
-            rm=True,
-            forcerm=True,
-            decode=True,
-            timeout=900,
-        )
-        said: list[str] = []
-        for step in steps:
-            if "error" in step:
-                raise EngineRefused(step["error"] + "\n" + "".join(said[-30:]))
-            said.append(step.get("stream", ""))
-        return str(self._client.images(name=tag)[0]["Id"])
-
-    @_translated
-    def pull(self, reference: str, timeout: int) -> bool:
-        """Fetch an image from its registry; False when none answers in `timeout` seconds."""
-        repository, _, tag = reference.partition(":")
-        client = docker.APIClient(self._url, version="auto", timeout=timeout)
-        try:
-            client.pull(repository, tag=tag)
-        except (APIError, RequestException, HTTPError):
-            return False
-        return True
-
-    @_translated
-    def import_image(self, tar: BinaryIO, reference: str) -> str:
-        """Make an image from the tar of a root file system; return its id."""
-        repository, _, tag = reference.partition(":")
-        said = self._client.import_image_from_stream(tar, repository=repository, tag=tag)
-        outcome = json.loads(said.strip().splitlines()[-1])
-        if "error" in outcome:
-            raise EngineRefused(outcome["error"])
-        return str(outcome["status"])
 
     # --- what a container is made of -----------------------------------------------------------
 
@@ -301,26 +206,14 @@ class DockerEngine:
         return f"tcp:0.0.0.0:{PORT}" if self._tcp else f"unix:{SOCKET_PATH}/http.sock"
 
     def _host_config(self, spec: InstanceSpec, network: str) -> Mapping[str, Any]:
-        memory = spec.memory_mb * 1024 * 1024
         return self._client.create_host_config(
             network_mode=network,
-            runtime=self._runtime,
-            read_only=True,
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            pids_limit=spec.pids,
-            mem_limit=memory,
-            memswap_limit=memory,  # no swap: a limit that can be sidestepped is none
-            nano_cpus=int(spec.cpus * 1_000_000_000),
-            shm_size=1024 * 1024,
-            ipc_mode="private",
             tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108
             mounts=self._mounts(spec),
             port_bindings={PORT: (self._endpoint_host, None)} if self._tcp else None,
-            restart_policy={"Name": "no"},
-            log_config=LogConfig(type="json-file", config={"max-size": "1m", "max-file": "2"}),
             # On a bridge the host would have an address that answers on IPv6, past the firewall.
             sysctls={"net.ipv6.conf.all.disable_ipv6": "1"} if network != "none" else None,
+            **hardening(spec.memory_mb, spec.cpus, spec.pids, self._runtime),
         )
 
     def _mounts(self, spec: InstanceSpec) -> list[Mount]:

@@ -1,0 +1,133 @@
+"""Images on a Docker engine: look them up, pull, import, build offline, try them out."""
+
+import json
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import BinaryIO
+
+import docker
+from docker.errors import APIError, ImageNotFound
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
+
+from deploy.engines.base import EngineError, EngineRefused
+from deploy.engines.docker_client import USER, client, hardening, translated
+from deploy.images import RunResult
+
+BUILD_SECONDS = 900
+
+
+class DockerImages:
+    """What deploy.images asks of an engine (its Builder), on Docker."""
+
+    def __init__(self, *, url: str, namespace: str, runtime: str = "runc") -> None:
+        self._url = url
+        self._namespace = namespace
+        self._runtime = runtime
+
+    @cached_property
+    def _client(self) -> docker.APIClient:
+        return client(self._url)
+
+    @translated
+    def architecture(self) -> str:
+        """The engine's machine, in the kernel's word."""
+        return str(self._client.info()["Architecture"])
+
+    @translated
+    def image_id(self, reference: str) -> str | None:
+        """The id of an image, or None when the engine says that it has none."""
+        try:
+            return str(self._client.inspect_image(reference)["Id"])  # type: ignore[no-untyped-call]
+        except ImageNotFound:
+            return None
+
+    def image_exists(self, reference: str) -> bool:
+        """Whether the engine has this image."""
+        return self.image_id(reference) is not None
+
+    @translated
+    def pull(self, reference: str, timeout: float) -> bool:
+        """Pull an image; False when no registry gave its first answer within `timeout` seconds."""
+        repository, _, tag = reference.partition(":")
+        try:
+            client(self._url, timeout=round(timeout)).pull(repository, tag=tag)
+        except (APIError, RequestException, HTTPError):
+            return False
+        return True
+
+    @translated
+    def import_image(self, tar: BinaryIO, reference: str) -> str:
+        """Make an image from the tar of a root file system; return its id."""
+        repository, _, tag = reference.partition(":")
+        said = self._client.import_image_from_stream(tar, repository=repository, tag=tag)
+        outcome = json.loads(said.strip().splitlines()[-1])
+        if "error" in outcome:
+            raise EngineRefused(outcome["error"])
+        return str(outcome["status"])
+
+    @translated
+    def build(
+        self,
+        context: BinaryIO,
+        tag: str,
+        labels: Mapping[str, str],
+        build_args: Mapping[str, str],
+    ) -> str:
+        """Build a tar of a Dockerfile and its files with no network; return the image's id."""
+        steps = client(self._url, timeout=BUILD_SECONDS).build(
+            fileobj=context,
+            custom_context=True,
+            tag=tag,
+            labels=dict(labels),
+            buildargs=dict(build_args),
+            network_mode="none",
+            rm=True,
+            forcerm=True,
+            decode=True,
+        )
+        said: list[str] = []
+        for step in steps:
+            if "error" in step:
+                raise EngineRefused(step["error"] + "\n" + "".join(said[-30:]))
+            said.append(step.get("stream", ""))
+        built = self.image_id(tag)
+        if built is None:
+            raise EngineError(f"the engine built {tag}, but does not have it")
+        return built
+
+    @translated
+    def run_once(self, reference: str, command: tuple[str, ...], timeout: float) -> RunResult:
+        """Run a command instead of the image's own, hardened like an instance, and remove it."""
+        owned = "rw,nosuid,nodev,size=64m,uid=10001,gid=10001,mode=700"
+        config = self._client.create_host_config(
+            network_mode="none",
+            tmpfs={
+                "/data": owned,
+                "/run/instance": owned,
+                "/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777",  # noqa: S108
+            },
+            **hardening(memory_mb=512, cpus=1.0, pids=128, runtime=self._runtime),
+        )
+        container = self._client.create_container(
+            image=reference,
+            entrypoint=list(command[:1]),
+            command=list(command[1:]),
+            user=USER,
+            host_config=config,
+            labels={"cloudapp.namespace": self._namespace, "cloudapp.smoke": reference},
+        )["Id"]
+        try:
+            self._client.start(container)
+            return self._outcome(container, time.monotonic() + timeout)
+        finally:
+            self._client.remove_container(container, force=True, v=True)
+
+    def _outcome(self, container: str, deadline: float) -> RunResult:
+        try:
+            ended = self._client.wait(container, timeout=max(1, round(deadline - time.monotonic())))
+        except (RequestException, HTTPError) as error:
+            raise EngineError("it was not over in time") from error
+        output = bytes(self._client.logs(container)).decode(errors="replace")
+        return RunResult(int(ended["StatusCode"]), output)
