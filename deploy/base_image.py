@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+
+from deploy.builder import BaseBuilder
 
 SUITE = "trixie"
 PYTHON = "3.13"
@@ -40,22 +41,6 @@ class Base:
 
     reference: str
     id: str
-
-
-class BaseBuilder(Protocol):
-    """What making a base asks of an engine. Every method raises EngineError."""
-
-    def architecture(self) -> str:
-        """The engine's machine, in the kernel's word: x86_64, aarch64."""
-
-    def image_id(self, reference: str) -> str | None:
-        """The id of an image that the engine has, or None when it says that it has none."""
-
-    def pull(self, reference: str, timeout: float) -> bool:
-        """Pull an image; False when no registry gave its first answer within `timeout` seconds."""
-
-    def import_image(self, tar: BinaryIO, reference: str) -> str:
-        """Make an image from a root file system (a tar, may be gzipped); return its id."""
 
 
 def ensure_base(builder: BaseBuilder, cache: Path | None = None) -> Base:

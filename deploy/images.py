@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from django.utils import timezone
 
-from deploy.base_image import PYTHON, Base, BaseBuilder, BaseImageError, ensure_base
+from deploy.base_image import PYTHON, Base, BaseImageError, ensure_base
+from deploy.builder import Builder
 from deploy.engines.base import EngineError
 from deploy.models import Image
 from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_versions, normalized
@@ -35,37 +36,6 @@ DIGEST_LABEL = "cloudapp.image.digest"
 
 class ImageError(Exception):
     """There is no such image; the text names the cause in words that an operator understands."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a one-off container ended, and everything that it wrote."""
-
-    exit_code: int
-    output: str
-
-
-class Builder(BaseBuilder, Protocol):
-    """What building images asks of an engine. Every method raises EngineError."""
-
-    def image_exists(self, reference: str) -> bool:
-        """Whether the engine has this image."""
-
-    def build(
-        self,
-        context: BinaryIO,
-        tag: str,
-        labels: Mapping[str, str],
-        build_args: Mapping[str, str],
-    ) -> str:
-        """Build a tar of a Dockerfile and its files with no network; return the image's id."""
-
-    def run_once(self, reference: str, command: tuple[str, ...], timeout: float) -> RunResult:
-        """Run a command instead of the image's own, hardened like an instance, and remove it.
-
-        No network; /data, /run/instance and /tmp are tmpfs that uid 10001 may write to. EngineError
-        also when it is not over after `timeout` seconds.
-        """
 
 
 @dataclass(frozen=True)

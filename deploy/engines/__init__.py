@@ -4,10 +4,10 @@ from functools import lru_cache
 
 from django.conf import settings
 
+from deploy.builder import Builder
 from deploy.engines.base import Engine
 from deploy.engines.docker import DockerEngine
 from deploy.engines.docker_images import DockerImages
-from deploy.images import Builder
 
 
 @lru_cache(maxsize=1)

@@ -11,15 +11,15 @@ from docker.errors import APIError, ImageNotFound
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
+from deploy.builder import RunResult
 from deploy.engines.base import EngineError, EngineRefused
 from deploy.engines.docker_client import USER, client, hardening, translated
-from deploy.images import RunResult
 
 BUILD_SECONDS = 900
 
 
 class DockerImages:
-    """What deploy.images asks of an engine (its Builder), on Docker."""
+    """The Builder of deploy.builder, on Docker."""
 
     def __init__(self, *, url: str, namespace: str, runtime: str = "runc") -> None:
         self._url = url

@@ -21,8 +21,8 @@ import jwt
 import requests
 from docker.models.containers import Container
 
+from deploy.builder import RunResult
 from deploy.engines.base import EngineError
-from deploy.images import RunResult
 
 TEST_LABEL = "cloudapp.test.workspace-image"
 START_SECONDS = 30.0
