@@ -21,5 +21,7 @@ def clean() -> int:
         with contextlib.suppress(OSError):
             shutil.rmtree(path)
     if VAR.exists():
-        console.line(f"  kept    {VAR}: workspaces, accounts, secrets. Delete it yourself to lose them.")
+        console.line(
+            f"  kept    {VAR}: workspaces, accounts, secrets. Delete it yourself to lose them."
+        )
     return 0

@@ -35,14 +35,14 @@ def manage(*arguments: str) -> list[str]:
     return [str(bin_dir() / "python"), str(PROJECT / "manage.py"), *arguments]
 
 
-def web_command(socket: Path) -> list[str]:
-    """Return gunicorn's command, listening on a unix socket."""
+def web_command(bind: str, scratch: str) -> list[str]:
+    """Return gunicorn's command. `bind` is unix:<path> or host:port; `scratch` a directory."""
     return [
         *(str(bin_dir() / "gunicorn"), "cloudapp.wsgi:application"),
-        *("--bind", f"unix:{socket}", "--worker-class", "gthread"),
+        *("--bind", bind, "--worker-class", "gthread"),
         *("--workers", str(WEB_WORKERS), "--threads", str(WEB_THREADS)),
         *("--timeout", "60", "--graceful-timeout", "8", "--no-control-socket"),
-        *("--log-level", "warning", "--worker-tmp-dir", str(socket.parent)),
+        *("--log-level", "warning", "--worker-tmp-dir", scratch),
     ]
 
 
@@ -93,10 +93,10 @@ def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
     return [
         program(
             "web",
-            web_command(socket),
+            web_command(f"unix:{socket}", str(places.run)),
             grace=12,
             death_signal=signal.SIGTERM,
-            ready=lambda: socket.is_socket(),
+            ready=socket.is_socket,
         ),
         program("worker", worker_command("now", WORKER_THREADS), grace=40),
         program("worker-later", worker_command("later", 1)),

@@ -69,9 +69,7 @@ class Product:
         self.port = port
         self.given = dict(env or {})
         self.namespace = (
-            namespace
-            or self.given.get("NAMESPACE")
-            or f"cloudapp-{short_name(self.places.state)}"
+            namespace or self.given.get("NAMESPACE") or f"cloudapp-{short_name(self.places.state)}"
         )
         self.base_url = f"http://localhost:{port}"
         self.notes: list[str] = []  # what a person should read once it runs

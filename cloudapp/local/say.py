@@ -19,10 +19,15 @@ class Step:
     console: "Console"
     name: str
     detail: str = "done"
+    mark: str = "✓"
 
     def now(self, text: str) -> None:
         """Say what happens now; for whatever takes more than a second or two."""
         self.console.line(f"  · {self.name:<14} {text} ...")
+
+    def fail(self, detail: str) -> None:
+        """Close with a mark that says: this did not go well."""
+        self.mark, self.detail = "✗", detail
 
 
 class Console:
@@ -57,4 +62,4 @@ class Console:
         step = Step(self, name)
         started = time.monotonic()
         yield step
-        self.line(f"  ✓ {name:<14} {step.detail:<58} {time.monotonic() - started:6.1f} s")
+        self.line(f"  {step.mark} {name:<14} {step.detail:<58} {time.monotonic() - started:6.1f} s")

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, BinaryIO, TypeVar
 
 from cloudapp.local.programs import Program, spawn, tail_of
 from cloudapp.local.say import Console, Failure
+
+T = TypeVar("T")
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
@@ -55,7 +57,7 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
-        self._closed = False
+        self._closing = False
         self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -63,7 +65,7 @@ class Supervisor:
 
     def start(self, *programs: Program) -> None:
         """Start programs, all at once; return when their processes exist."""
-        self._do(lambda: [self._add(program) for program in programs])
+        self._do(self._add, *programs)
 
     def wait_ready(self, *names: str, timeout: float = 60) -> None:
         """Return when each of these programs answers; raise Failure with its log if it does not."""
@@ -93,20 +95,21 @@ class Supervisor:
     def stop(self, *names: str) -> None:
         """Stop these programs for good, all at once; wait until nothing of them is left."""
         known = [self._children[name] for name in names if name in self._children]
-        self._do(lambda: [self._ask_to_stop(child) for child in known])
+        self._do(self._ask_to_stop, *known)
         for child in known:
             child.stopped.wait()
-        self._do(lambda: [self._forget(child) for child in known])
+        self._do(self._forget, *known)
 
     def hurry(self) -> None:
         """Kill, now, whatever was asked to stop and has not stopped yet."""
-        self._do(lambda: [self._hurry(child) for child in self._children.values()], wait=False)
+        self._do(self._hurry, *list(self._children.values()), wait=False)
 
     def close(self) -> None:
         """Stop what still runs, last started first, and end the supervisor itself."""
         for name in reversed(list(self._children)):
             self.stop(name)
-        self._do(self._end, wait=False)
+        self._closing = True
+        os.write(self._wake_write, b"!")
         self._thread.join()
         self._selector.close()
         os.close(self._wake_read)
@@ -114,14 +117,15 @@ class Supervisor:
 
     # --- the thread that owns the children -----------------------------------------------------
 
-    def _do(self, order: Callable[[], Any], *, wait: bool = True) -> None:
-        """Have the owning thread carry out `order`; pass on what it raises."""
+    def _do(self, order: Callable[[T], None], *subjects: T, wait: bool = True) -> None:
+        """Have the owning thread carry out `order` for each subject; pass on what it raises."""
         done = threading.Event()
         raised: list[BaseException] = []
 
         def carry_out() -> None:
             try:
-                order()
+                for subject in subjects:
+                    order(subject)
             except BaseException as error:  # handed to the caller, whatever it is
                 raised.append(error)
             finally:
@@ -135,7 +139,7 @@ class Supervisor:
                 raise raised[0]
 
     def _loop(self) -> None:
-        while not self._closed:
+        while not self._closing:
             for key, _ in self._selector.select(self._patience()):
                 if key.fd == self._wake_read:
                     self._carry_out_orders()
@@ -182,7 +186,7 @@ class Supervisor:
                 child.pidfd = os.pidfd_open(process.pid)
                 self._selector.register(child.pidfd, selectors.EVENT_READ, child.program.name)
 
-    def _read(self, child: _Child, stream: BinaryIO) -> None:
+    def _read(self, child: _Child, stream: IO[bytes]) -> None:
         """Pass on what a child said."""
         if stream.closed:  # forgotten since the selector named it
             return
@@ -266,9 +270,6 @@ class Supervisor:
                 self._selector.unregister(key.fileobj)
                 key.data[1].close()
         child.log.close()
-
-    def _end(self) -> None:
-        self._closed = True
 
 
 def _has_ended(process: "subprocess.Popen[bytes]") -> bool:

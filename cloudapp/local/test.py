@@ -29,8 +29,8 @@ from cloudapp.local.venv import DEVELOPMENT_LOCK, ensure_venv
 
 NAMESPACE_PREFIX = "cloudapp-test-"
 LINTS: Mapping[str, Sequence[str]] = {
-    "ruff check": ("ruff", "check", "."),
-    "ruff format": ("ruff", "format", "--check", "."),
+    "ruff check": ("ruff", "check", "--output-format=concise", "."),
+    "ruff format": ("ruff", "format", "--check", "--output-format=concise", "."),
     "mypy": ("mypy",),
 }
 
@@ -94,7 +94,8 @@ class TestServices:
             "SECRET_KEY": secrets.token_urlsafe(48),
             "ROUTER_SECRET": secrets.token_urlsafe(48),
             "NAMESPACE": self.namespace,
-            "STATE_DIR": str(self._places.state),
+            # Kept from run to run, for the wheels in it.
+            "STATE_DIR": str(VAR / "test" / "state"),
             "RUN_DIR": str(self._places.run),
             "STATIC_ROOT": str(VAR / "test" / "static"),
         }
@@ -115,11 +116,37 @@ class TestServices:
         if self._postgres:
             self._postgres.discard()
         self._places.discard()
+        if self._lock:
+            Path(self._lock.name).unlink(missing_ok=True)
+            self._lock.close()
 
     def hurry(self) -> None:
         """Kill what does not stop by itself."""
         if self._supervisor:
             self._supervisor.hurry()
+
+
+def _places_of(namespace: str) -> Places:
+    return Places.of(VAR / "test" / namespace)
+
+
+def _lock_of(namespace: str) -> Path:
+    return VAR / "test" / f"{namespace}.lock"
+
+
+def _remove_dead_runs(api: EngineApi, console: Console) -> None:
+    """Remove what runs of this clone left that were killed: nobody holds their locks."""
+    for path in (VAR / "test").glob(f"{NAMESPACE_PREFIX}*.lock"):
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            api.remove_namespace(path.stem)
+            places = _places_of(path.stem)
+            Postgres(places, console, fast=True).discard()
+            places.discard()
+            path.unlink(missing_ok=True)
 
 
 def test() -> int:
@@ -141,7 +168,7 @@ def test() -> int:
                     [str(bin_dir() / "python"), "-m", "cloudapp.local.prepare", "static files"],
                     environment,
                 )
-            lints_pass = all([_lint(console, name, environment) for name in LINTS])
+            lints_pass = _lint_all(console, environment)
             if not lints_pass:
                 console.line("  Not all checks passed, see above. The tests run all the same.")
             pytest_code = _pytest(environment)
@@ -161,7 +188,7 @@ def lint() -> int:
     secret = secrets.token_urlsafe(48)
     # mypy's Django plugin loads the settings, and these refuse to load without secrets.
     environment = {**os.environ, "LOCAL": "1", "SECRET_KEY": secret, "ROUTER_SECRET": secret}
-    return 0 if all([_lint(console, name, environment) for name in LINTS]) else 1
+    return 0 if _lint_all(console, environment) else 1
 
 
 def format_code() -> int:
@@ -188,6 +215,12 @@ def _must(command: Sequence[str], environment: Mapping[str, str]) -> None:
         raise Failure(f"{' '.join(command[1:])} failed:\n{done.stdout}")
 
 
+def _lint_all(console: Console, environment: Mapping[str, str]) -> bool:
+    """Run all checks, also after one that failed: people want to see everything at once."""
+    passed = [_lint(console, name, environment) for name in LINTS]
+    return all(passed)
+
+
 def _lint(console: Console, name: str, environment: Mapping[str, str]) -> bool:
     """Run one check and say how it went; its output only when it found something."""
     tool, *arguments = LINTS[name]
@@ -204,9 +237,9 @@ def _lint(console: Console, name: str, environment: Mapping[str, str]) -> bool:
         )
         if done.returncode:
             console.line(done.stdout.rstrip())
-            step.detail = "FAILED"
+            step.fail("FAILED, see above")
         else:
-            step.detail = "nothing to complain about"
+            step.detail = "passed"
     return done.returncode == 0
 
 
@@ -214,7 +247,9 @@ def _pytest(environment: Mapping[str, str]) -> int:
     """Run pytest with what ARGS says; wait for it to end in order, also when we are stopped."""
     arguments = shlex.split(os.environ.get("ARGS", ""))
     process = subprocess.Popen(
-        launch_command([str(bin_dir() / "python"), "-m", "pytest", *arguments], signal.SIGINT, None),
+        launch_command(
+            [str(bin_dir() / "python"), "-m", "pytest", *arguments], signal.SIGINT, None
+        ),
         cwd=PROJECT,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
