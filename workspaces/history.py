@@ -6,7 +6,7 @@ Two tables, one list, newest first.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from django.db.models import (
     BooleanField,
@@ -112,7 +112,8 @@ def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
         .values("at", "id", "what", "more", "duration_ms", "failed", "who_id")
         .annotate(deed=Value(True, BooleanField()))
     )
-    return events.union(deeds, all=True).order_by("-at", "-deed", "-id")
+    both = events.union(deeds, all=True).order_by("-at", "-deed", "-id")
+    return cast("QuerySet[Any, dict[str, Any]]", both)
 
 
 def entries(rows: list[dict[str, Any]]) -> list[Entry]:

@@ -1,5 +1,25 @@
 """Addresses of the web pages and of the gateway."""
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from workspaces import views
+
+# The cloud pages. `new` can be no slug: it is reserved.
+web: list[URLPattern] = [
+    path("", views.home, name="home"),
+    path("workspaces/", views.index, name="workspaces"),
+    path("workspaces/new/", views.new, name="workspace_new"),
+    path("workspaces/new/slug/", views.slug_field, name="workspace_slug"),
+    path("workspaces/<slug:slug>/", views.detail, name="workspace"),
+    path("workspaces/<slug:slug>/live/", views.live, name="workspace_live"),
+    path("workspaces/<slug:slug>/start/", views.start, name="workspace_start"),
+    path("workspaces/<slug:slug>/stop/", views.stop, name="workspace_stop"),
+    path("workspaces/<slug:slug>/restart/", views.restart, name="workspace_restart"),
+    path("workspaces/<slug:slug>/rename/", views.rename, name="workspace_rename"),
+    path("workspaces/<slug:slug>/delete/", views.delete, name="workspace_delete"),
+    path("workspaces/<slug:slug>/undelete/", views.undelete, name="workspace_undelete"),
+    path("workspaces/<slug:slug>/activity/", views.activity, name="workspace_activity"),
+    path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),
+]
+
+urlpatterns: list[URLPattern] = [*web]
