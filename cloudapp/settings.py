@@ -239,9 +239,9 @@ SOCIALACCOUNT_STORE_TOKENS = False
 GOOGLE_CLIENT_ID: str = env.str("GOOGLE_CLIENT_ID", default="")
 GOOGLE_CLIENT_SECRET: str = env.str("GOOGLE_CLIENT_SECRET", default="").strip()
 # Another OpenID Connect provider may stand in for Google; its discovery document says where.
-GOOGLE_ISSUER_URL: str = env.str(
-    "GOOGLE_ISSUER_URL", default="https://accounts.google.com"
-).rstrip("/")
+GOOGLE_ISSUER_URL: str = env.str("GOOGLE_ISSUER_URL", default="https://accounts.google.com").rstrip(
+    "/"
+)
 GOOGLE_ORIGIN: str = "{0.scheme}://{0.netloc}".format(urlsplit(GOOGLE_ISSUER_URL))
 SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
     "google": {
@@ -272,6 +272,7 @@ SESSION_COOKIE_NAME = "__Host-session" if SESSION_COOKIE_SECURE else "cloudapp_s
 CSRF_COOKIE_NAME = "__Host-csrf" if CSRF_COOKIE_SECURE else "cloudapp_csrf"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_SSL_REDIRECT = False  # the router redirects, before Django is asked
+SILENCED_SYSTEM_CHECKS = ["security.W008"]  # it would have Django redirect
 SECURE_HSTS_SECONDS: int = env.int("SECURE_HSTS_SECONDS", default=31536000 if SECURE else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE
 SECURE_HSTS_PRELOAD = SECURE
