@@ -45,6 +45,11 @@ class _Connection(http.client.HTTPConnection):
             self.sock = socket.create_connection((host, int(port)), self.timeout)
 
 
+def open_connection(endpoint: str, timeout: float) -> http.client.HTTPConnection:
+    """Return an HTTP connection to an endpoint; it connects with the first request."""
+    return _Connection(endpoint, timeout)
+
+
 def _parse(body: bytes, instance: Instance) -> Health:
     said = json.loads(body)
     if said["instance"] != str(instance.pk):
@@ -57,7 +62,7 @@ def health(instance: Instance, endpoint: str, timeout: float = 5.0) -> Health:
 
     A container with another key refuses the probe's token, so a 200 comes from the right one.
     """
-    connection = _Connection(endpoint, timeout)
+    connection = open_connection(endpoint, timeout)
     try:
         token = tokens.probe_token(instance)
         connection.request("GET", HEALTH_PATH, headers={"X-Cloudapp-Actor": token})

@@ -1,0 +1,228 @@
+"""Run every measurement against a running product and print the table.
+
+`make bench` starts that product and gives BENCH_URL, BENCH_STATE_DIR and its settings. Pairs are
+interleaved, so that a machine that gets slower or faster does so for both sides.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cloudapp.settings")
+django.setup()
+
+import docker  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.utils import timezone  # noqa: E402
+
+from accounts.models import User  # noqa: E402
+from deploy import lifecycle, tokens  # noqa: E402
+from deploy.models import Image  # noqa: E402
+from tests.bench import customer as customers  # noqa: E402
+from tests.bench import floor, load  # noqa: E402
+from tests.bench.customer import Customer, put_to_sleep  # noqa: E402
+from tests.bench.floor import BareContainer  # noqa: E402
+from workspaces.models import Plan, Workspace  # noqa: E402
+
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "12"))
+AT_ONCE = 10
+POLICIES = (2, 3, AT_ONCE)
+PAGES = 60
+OUTPUT = Path(__file__).parent.parent.parent / "var" / "bench.json"
+
+
+class Bench:
+    """The product under test, the bare engine beside it, and what was measured."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.label = f"bench-{uuid4().hex[:8]}"
+        self.client = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=60)
+        self.image = Image.objects.filter(state=Image.State.READY).latest("built_at").reference
+        self.user: User = customers.make_user()
+        Plan.objects.update(max_workspaces=10_000)
+        self.customer = Customer(self.user, url)
+        self.numbers: dict[str, float] = {}
+
+    def bare(self) -> BareContainer:
+        """Return a bare container, not started."""
+        return BareContainer(self.client, self.image, self.label, settings.RUN_DIR / self.label)
+
+    def slug(self) -> str:
+        """Return a slug that nobody has."""
+        return f"b-{uuid4().hex[:12]}"
+
+    # --- what is measured --------------------------------------------------------------------
+
+    def create_and_wake(self) -> None:
+        """Create → first page and wake → first page, each beside the bare engine's."""
+        times: dict[str, list[float]] = {"floor": [], "create": [], "floor_wake": [], "wake": []}
+        for warm in (False, *[True] * ROUNDS):
+            slug = self.slug()
+            with self.bare() as container:
+                pair = {"floor": _timed(container.run), "create": self.customer.create(slug)}
+                container.stop()
+                put_to_sleep(slug)
+                pair["floor_wake"] = _timed(container.start)
+                pair["wake"] = self.customer.wake(slug)
+            self.forget(slug)
+            if warm:
+                for name, seconds in pair.items():
+                    times[name].append(seconds * 1000)
+        self.report("create → first page, ms", "floor", times["floor"], "create", times["create"])
+        self.report(
+            "wake → first page, ms", "floor_wake", times["floor_wake"], "wake", times["wake"]
+        )
+
+    def ten_at_once(self) -> None:
+        """Ten creations at once, beside the bare engine's best policy."""
+        floors: dict[int, list[float]] = {policy: [] for policy in POLICIES}
+        ours: list[float] = []
+        browsers = [Customer(self.user, self.url) for _ in range(AT_ONCE)]
+        for _ in range(3):
+            for policy in POLICIES:
+                floors[policy].append(floor.many_at_once(self.bare, AT_ONCE, policy))
+            ours.append(self._ten(browsers))
+        best = min(POLICIES, key=lambda policy: statistics.median(floors[policy]))
+        title = f"ten at once, s (bare: {best} at a time)"
+        self.report(title, "ten_floor", floors[best], "ten_create", ours, unit="s")
+
+    def _ten(self, browsers: Sequence[Customer]) -> float:
+        slugs = [self.slug() for _ in browsers]
+        started = time.monotonic()
+        with ThreadPoolExecutor(len(browsers)) as pool:
+            list(pool.map(Customer.create, browsers, slugs))
+        seconds = time.monotonic() - started
+        for slug in slugs:
+            self.forget(slug)
+        return seconds
+
+    def router(self) -> None:
+        """Requests per second, straight at the container and through the router."""
+        slug = self.slug()
+        self.customer.create(slug)
+        instance = Workspace.objects.get(slug=slug).instance
+        token = tokens.actor_token(instance, floor.ACTOR, floor.WORKSPACE)
+        straight = {"X-Cloudapp-Actor": token}
+        through = {"Cookie": self.customer.cookies_of(slug)}
+        address = self.url.partition("://")[2].replace("localhost", "127.0.0.1")
+        host = f"{slug}.{self.url.partition('://')[2]}"
+        for name, path, count in (("page", "/", 400), ("tiny", "/-/actor.json", 1500)):
+            rates: dict[str, list[float]] = {"straight": [], "through": []}
+            for warm in (False, *[True] * 5):
+                pair = {
+                    "straight": load.requests_per_second(
+                        path, count, straight, endpoint=instance.endpoint
+                    ),
+                    "through": load.requests_per_second(
+                        path, count, through, endpoint=address, host=host
+                    ),
+                }
+                if warm:
+                    for side, rate in pair.items():
+                        rates[side].append(rate)
+            ratios = [a / b for a, b in zip(rates["through"], rates["straight"], strict=True)]
+            self.numbers[f"router_{name}_ratio"] = round(statistics.median(ratios), 3)
+            self.numbers[f"straight_{name}_rps"] = round(statistics.median(rates["straight"]))
+            self.numbers[f"router_{name}_rps"] = round(statistics.median(rates["through"]))
+            _line(
+                f"router, {name} ({path}), requests/s", rates["straight"], rates["through"], ratios
+            )
+        self.forget(slug)
+
+    def pages(self) -> None:
+        """The control plane's own pages, through the router, signed in."""
+        slug = self.slug()
+        self.customer.create(slug)
+        paths = ("/workspaces/", "/workspaces/new/", f"/workspaces/{slug}/", "/account/")
+        times = []
+        for path in paths * PAGES:
+            get = partial(self.customer.http.get, f"{self.url}{path}")
+            started = time.monotonic()
+            get().raise_for_status()
+            times.append((time.monotonic() - started) * 1000)
+        p95 = statistics.quantiles(times, n=20)[-1]
+        self.numbers["pages_p95_ms"] = round(p95, 1)
+        self.numbers["pages_median_ms"] = round(statistics.median(times), 1)
+        print(f"{'own pages, ms':44}  median {statistics.median(times):8.1f}   p95 {p95:8.1f}")
+        self.forget(slug)
+
+    # --- keeping house -----------------------------------------------------------------------
+
+    def report(  # noqa: PLR0917 - a row of the table
+        self,
+        title: str,
+        floor_name: str,
+        floors: list[float],
+        our_name: str,
+        ours: list[float],
+        unit: str = "ms",
+    ) -> None:
+        """Print a pair with its ratios and keep its medians."""
+        ratios = [a / b for a, b in zip(ours, floors, strict=True)]
+        digits = 0 if unit == "ms" else 2
+        self.numbers[f"{floor_name}_{unit}"] = round(statistics.median(floors), digits)
+        self.numbers[f"{our_name}_{unit}"] = round(statistics.median(ours), digits)
+        self.numbers[f"{our_name}_ratio"] = round(statistics.median(ratios), 3)
+        _line(title, floors, ours, ratios)
+
+    def forget(self, slug: str) -> None:
+        """Delete a workspace at once, and go on without waiting for it to be gone."""
+        workspace = Workspace.objects.get(slug=slug, purged_at=None)
+        lifecycle.want_absent(workspace.instance_id, timezone.now())
+        Workspace.objects.filter(pk=workspace.pk).update(
+            deleted_at=timezone.now(), purged_at=timezone.now()
+        )
+        customers.wait_for_purge(workspace)
+
+
+def _timed(act: Callable[[], None]) -> float:
+    started = time.monotonic()
+    act()
+    return time.monotonic() - started
+
+
+def _spread(values: Sequence[float]) -> str:
+    digits = 2 if max(values) < 100 else 0
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:8.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _line(title: str, floors: list[float], ours: list[float], ratios: list[float]) -> None:
+    print(
+        f"{title:44}  bare {_spread(floors):28} ours {_spread(ours):28} "
+        f"ratio {statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure, print, and write var/bench.json."""
+    customers.resolve_localhost()
+    bench = Bench(os.environ["BENCH_URL"])
+    print(f"\n{os.cpu_count()} cores, image {bench.image}; medians (min to max)\n")
+    try:
+        bench.pages()
+        bench.create_and_wake()
+        bench.ten_at_once()
+        bench.router()
+    finally:
+        floor.clean_up(bench.client, bench.label)
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    OUTPUT.write_text(json.dumps(bench.numbers, indent=2) + "\n")
+    print(
+        f"\nwritten to {OUTPUT.relative_to(Path.cwd())}"
+        if OUTPUT.is_relative_to(Path.cwd())
+        else ""
+    )
+
+
+main()
