@@ -18,6 +18,7 @@ def get_engine() -> Engine:
         namespace=settings.NAMESPACE,
         run_dir=settings.RUN_DIR,
         endpoint_kind=settings.ENDPOINT_KIND,
+        endpoint_host=settings.ENDPOINT_HOST,
         runtime=settings.CONTAINER_RUNTIME,
         router_group=settings.ROUTER_GROUP,
     )
