@@ -11,7 +11,7 @@ from allauth.socialaccount.models import SocialAccount
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -38,7 +38,7 @@ def overview(request: HttpRequest) -> HttpResponse:
 @login_required
 def profile(request: HttpRequest) -> HttpResponse:
     """Set the display name."""
-    user = User.objects.get(pk=request.user.pk)
+    user = get_object_or_404(User, pk=request.user.pk)
     mine = Profile.objects.filter(user=user).first() or Profile(user=user)
     form = ProfileForm(request.POST or None, instance=mine)
     if request.method == "POST" and form.is_valid():

@@ -1,0 +1,258 @@
+"""Users, for operators."""
+
+from typing import Any
+
+import allauth.account.admin
+import allauth.mfa.admin
+import allauth.socialaccount.admin
+import allauth.usersessions.admin  # noqa: F401  all four register what is replaced below
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from allauth.usersessions.models import UserSession
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import AdminPasswordChangeForm, ReadOnlyPasswordHashField
+from django.contrib.auth.password_validation import validate_password
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from accounts.addresses import is_taken, release_claims
+from accounts.forms import ResetPasswordForm
+from accounts.models import Profile, User, UserQuerySet
+from accounts.sessions import end_sessions
+
+# Keys of second factors and provider tokens are nobody's to read, and Google is set up in the
+# settings: a second application here would break signing in. Sessions are on the user's page.
+for model in (SocialApp, SocialToken, Authenticator, UserSession):
+    admin.site.unregister(model)
+
+
+class AddUserForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Make a user with an address, so that they can sign in."""
+
+    email = forms.EmailField(help_text="Counts as verified: make sure that it is theirs.")
+    password = forms.CharField(
+        required=False,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        help_text="Leave it empty and send a reset link: then only they know it.",
+    )
+
+    class Meta:
+        model = User
+        fields = ("is_staff",)
+
+    def clean_email(self) -> str:
+        """Lower-case, and nobody else's."""
+        email: str = self.cleaned_data["email"].lower()
+        if is_taken(email):
+            raise forms.ValidationError("Somebody has this address already.")
+        return email
+
+    def clean_password(self) -> str:
+        """Empty, or strong enough."""
+        password: str = self.cleaned_data["password"]
+        if password:
+            validate_password(password)
+        return password
+
+    def save(self, commit: bool = True) -> User:
+        """Return the user; the address follows in UserAdmin.save_related."""
+        user: User = super().save(commit=False)
+        user.set_password(self.cleaned_data["password"] or None)
+        if commit:
+            user.save()
+        return user
+
+
+class ChangeUserForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A user's own few fields."""
+
+    password = ReadOnlyPasswordHashField(
+        help_text="To help somebody who forgot theirs, send a reset link from the list of users."
+    )
+
+    class Meta:
+        model = User
+        fields = ("password", "is_active", "is_staff", "is_superuser", "groups", "user_permissions")
+
+
+class SetPasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
+    """Give somebody another password; it signs them out everywhere."""
+
+    def save(self, commit: bool = True) -> User:
+        user: User = super().save(commit)
+        end_sessions(user)
+        return user
+
+
+class ProfileInline(admin.StackedInline):  # type: ignore[type-arg]
+    model = Profile
+
+
+class EmailAddressInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = EmailAddress
+    extra = 0
+
+
+class _ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class GoogleInline(_ReadOnlyInline):
+    model = SocialAccount
+    verbose_name_plural = "Google accounts"
+    fields = ("account", "uid", "last_login", "date_joined")
+    readonly_fields = ("account",)
+
+    @admin.display(description="address")
+    def account(self, account: SocialAccount) -> str:
+        return str(account.extra_data.get("email", ""))
+
+
+class SecondFactorInline(_ReadOnlyInline):
+    model = Authenticator
+    verbose_name_plural = "second factors"
+    fields = ("type", "created_at", "last_used_at")
+
+
+class SessionInline(_ReadOnlyInline):
+    model = UserSession
+    verbose_name_plural = "sessions"
+    fields = ("ip", "user_agent", "created_at", "last_seen_at")
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
+    """People who can sign in, found by any of their addresses."""
+
+    list_display = ("__str__", "address", "is_active", "is_staff", "created", "last_login")
+    list_filter = ("is_active", "is_staff", "is_superuser", "created")
+    search_fields = ("=id", "emailaddress__email", "profile__display_name")
+    search_help_text = "An email address, a name or a number"
+    ordering = ("-id",)
+    readonly_fields = ("created", "last_login")
+    fieldsets = (
+        (None, {"fields": ("password", "is_active", "created", "last_login")}),
+        (
+            "May do",
+            {"fields": ("is_staff", "is_superuser", "groups", "user_permissions")},
+        ),
+    )
+    add_fieldsets = ((None, {"fields": ("email", "password", "is_staff")}),)
+    form = ChangeUserForm
+    add_form = AddUserForm
+    change_password_form = SetPasswordForm
+    inlines = (ProfileInline, EmailAddressInline, GoogleInline, SecondFactorInline, SessionInline)
+    actions = (
+        "deactivate",
+        "activate",
+        "send_reset_link",
+        "sign_out",
+        "remove_second_factors",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> UserQuerySet:
+        """Users with their names, in one query."""
+        return User.objects.with_names().order_by(*self.ordering)
+
+    @admin.display(description="email address", ordering="known_email")
+    def address(self, user: User) -> str:
+        return user.email
+
+    def get_inlines(self, request: HttpRequest, obj: User | None) -> Any:
+        """A new user has none of that yet."""
+        return self.inlines if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """Only those who may do everything touch others who may."""
+        allowed = super().has_change_permission(request, obj)
+        return allowed and (obj is None or not obj.is_superuser or request.user.is_superuser)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        allowed = super().has_delete_permission(request, obj)
+        return allowed and (obj is None or not obj.is_superuser or request.user.is_superuser)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Nobody gives themselves more than they have."""
+        if request.user.is_superuser:
+            return self.readonly_fields
+        return (
+            *self.readonly_fields,
+            "is_staff",
+            "is_superuser",
+            "groups",
+            "user_permissions",
+        )
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Give a new user their address."""
+        super().save_related(request, form, formsets, change)
+        if not change:
+            email = form.cleaned_data["email"]
+            release_claims(email)
+            EmailAddress.objects.create(
+                user=form.instance, email=email, verified=True, primary=True
+            )
+
+    def _theirs(self, request: HttpRequest, users: QuerySet[User]) -> list[User]:
+        """The chosen users whom this operator may change."""
+        allowed = [user for user in users if self.has_change_permission(request, user)]
+        if len(allowed) < len(users):
+            self.message_user(request, "Some are not yours to change.", messages.WARNING)
+        return allowed
+
+    @admin.action(description="Deactivate: sign out and keep out", permissions=["change"])
+    def deactivate(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        users = [user for user in self._theirs(request, queryset) if user.pk != request.user.pk]
+        for user in users:
+            user.is_active = False
+            user.save(update_fields=["is_active"])
+        self.message_user(request, f"Deactivated: {len(users)}. (Never yourself.)")
+
+    @admin.action(description="Activate", permissions=["change"])
+    def activate(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        users = self._theirs(request, queryset)
+        for user in users:
+            user.is_active = True
+            user.save(update_fields=["is_active"])
+        self.message_user(request, f"Activated: {len(users)}.")
+
+    @admin.action(description="Mail a link to choose a new password", permissions=["change"])
+    def send_reset_link(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for user in self._theirs(request, queryset):
+            form = ResetPasswordForm({"email": user.email})
+            if form.is_valid() and form.users:
+                form.save(request)
+                self.message_user(request, f"Mailed a link to {user.email}.")
+            else:
+                self.message_user(
+                    request, f"{user}: not active, or without verified address.", messages.WARNING
+                )
+
+    @admin.action(description="Sign out everywhere", permissions=["change"])
+    def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        ended = sum(
+            end_sessions(user, keep=request.session.session_key)
+            for user in self._theirs(request, queryset)
+        )
+        self.message_user(request, f"Sessions ended: {ended}.")
+
+    @admin.action(
+        description="Remove second factors of somebody locked out", permissions=["change"]
+    )
+    def remove_second_factors(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        users = self._theirs(request, queryset)
+        Authenticator.objects.filter(user__in=users).delete()
+        for user in users:
+            end_sessions(user, keep=request.session.session_key)
+        self.message_user(request, f"Second factors removed: {len(users)} people.")

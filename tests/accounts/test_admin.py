@@ -1,0 +1,179 @@
+"""The admin pages about people."""
+
+import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
+from django.contrib.auth.models import Permission
+from django.core.mail import EmailMessage
+from django.test import Client
+
+from accounts.models import Profile, User
+from tests.accounts.conftest import PASSWORD, MakeUser
+from tests.accounts.test_signup import is_signed_in, sign_in
+
+pytestmark = pytest.mark.django_db
+
+USERS = "/admin/accounts/user/"
+
+
+@pytest.fixture
+def operator(make_user: MakeUser) -> User:
+    user = make_user("operator@example.com")
+    user.is_staff = user.is_superuser = True
+    user.save()
+    return user
+
+
+@pytest.fixture
+def desk(operator: User) -> Client:
+    """The operator's browser, signed in as everybody signs in."""
+    client = Client()
+    sign_in(client, "operator@example.com")
+    return client
+
+
+def act(desk: Client, action: str, *users: User) -> str:
+    """Choose users in the list and an action; return the page that follows."""
+    fields = {"action": action, "_selected_action": [user.pk for user in users]}
+    return desk.post(USERS, fields, follow=True).text
+
+
+def test_strangers_sign_in_first(make_user: MakeUser) -> None:
+    make_user()
+    client = Client()
+    assert client.get(USERS, follow=True).request["PATH_INFO"] == "/account/login/"
+    sign_in(client)
+    assert client.get(USERS).status_code == 403
+
+
+def test_find_by_any_address(desk: Client, make_user: MakeUser) -> None:
+    user = make_user()
+    EmailAddress.objects.create(user=user, email="countess@example.org")
+    Profile.objects.create(user=user, display_name="Ada Lovelace")
+    for words in ("countess@", "ada@example", "Lovelace"):
+        page = desk.get(USERS, {"q": words}).text
+        assert "Ada Lovelace" in page
+        assert "1 user" in page
+    assert "0 users" in desk.get(USERS, {"q": "nobody"}).text
+
+
+def test_the_list_does_not_ask_for_each_user(
+    desk: Client, make_user: MakeUser, django_assert_max_num_queries
+) -> None:
+    for number in range(10):
+        make_user(f"{number}@example.com")
+    with django_assert_max_num_queries(15):
+        assert desk.get(USERS).status_code == 200
+
+
+def test_a_users_page_shows_all_and_saves(desk: Client, make_user: MakeUser) -> None:
+    user = make_user()
+    SocialAccount.objects.create(
+        user=user, provider="google", uid="42", extra_data={"email": "ada@gmail.com"}
+    )
+    Authenticator.objects.create(user=user, type="totp", data={"secret": "TOPSECRET"})
+    sign_in(Client())
+    address = EmailAddress.objects.get(user=user)
+    page = desk.get(f"{USERS}{user.pk}/change/").text
+    for words in ("ada@gmail.com", "ada@example.com", "totp", "127.0.0.1"):
+        assert words in page
+    assert "TOPSECRET" not in page
+    assert PASSWORD not in page
+    fields = {
+        "is_active": "on",
+        "profile-TOTAL_FORMS": 1,
+        "profile-INITIAL_FORMS": 0,
+        "profile-0-display_name": "Ada",
+        "profile-0-user": user.pk,
+        "emailaddress_set-TOTAL_FORMS": 2,
+        "emailaddress_set-INITIAL_FORMS": 1,
+        "emailaddress_set-0-id": address.pk,
+        "emailaddress_set-0-user": user.pk,
+        "emailaddress_set-0-email": "ada@example.com",
+        "emailaddress_set-0-verified": "on",
+        "emailaddress_set-0-primary": "on",
+        "emailaddress_set-1-user": user.pk,
+        "emailaddress_set-1-email": "New@Example.com",
+    }
+    response = desk.post(f"{USERS}{user.pk}/change/", fields)
+    assert response.status_code == 302, response.context["errors"]
+    user = User.objects.get(pk=user.pk)
+    assert user.display_name == "Ada"
+    assert user.check_password(PASSWORD)
+    assert EmailAddress.objects.filter(user=user, email="new@example.com").exists()
+
+
+def test_add_somebody(desk: Client, mailoutbox: list[EmailMessage]) -> None:
+    assert desk.get(f"{USERS}add/").status_code == 200
+    response = desk.post(f"{USERS}add/", {"email": "New@Example.com"})
+    assert response.status_code == 302
+    user = User.objects.get(emailaddress__email="new@example.com")
+    assert not user.has_usable_password()
+    assert "Mailed a link to new@example.com" in act(desk, "send_reset_link", user)
+    assert mailoutbox[0].to == ["new@example.com"]
+    again = desk.post(f"{USERS}add/", {"email": "new@example.com"})
+    assert "Somebody has this address already" in again.text
+    weak = desk.post(f"{USERS}add/", {"email": "other@example.com", "password": "weak"})
+    assert "too short" in weak.text
+
+
+def test_a_password_set_here_signs_out(desk: Client, make_user: MakeUser) -> None:
+    user = make_user()
+    client = Client()
+    sign_in(client)
+    page = f"{USERS}{user.pk}/password/"
+    assert desk.get(page).status_code == 200
+    fields = {"password1": "another good one", "password2": "another good one"}
+    assert desk.post(page, {**fields, "usable_password": "true"}).status_code == 302
+    assert not is_signed_in(client)
+    assert sign_in(client, password="another good one")["Location"] == "/workspaces/"
+
+
+def test_deactivate_and_activate(desk: Client, operator: User, make_user: MakeUser) -> None:
+    user = make_user()
+    client = Client()
+    sign_in(client)
+    assert "Deactivated: 1." in act(desk, "deactivate", user, operator)
+    assert not is_signed_in(client)
+    assert is_signed_in(desk), "operators do not lock themselves out"
+    act(desk, "activate", user)
+    assert sign_in(client)["Location"] == "/workspaces/"
+
+
+def test_sign_out_and_remove_second_factors(desk: Client, make_user: MakeUser) -> None:
+    user = make_user()
+    client = Client()
+    sign_in(client)
+    assert "Sessions ended: 1." in act(desk, "sign_out", user)
+    assert not is_signed_in(client)
+    Authenticator.objects.create(user=user, type="totp", data={"secret": "x"})
+    act(desk, "remove_second_factors", user)
+    assert not Authenticator.objects.exists()
+
+
+def test_lesser_operators_do_not_raise_themselves(
+    operator: User, make_user: MakeUser
+) -> None:
+    lesser = make_user("lesser@example.com")
+    lesser.is_staff = True
+    lesser.save()
+    lesser.user_permissions.add(*Permission.objects.filter(content_type__app_label="accounts"))
+    desk = Client()
+    sign_in(desk, "lesser@example.com")
+    page = desk.get(f"{USERS}{lesser.pk}/change/")
+    assert page.status_code == 200
+    assert 'name="is_superuser"' not in page.text
+    assert "Some are not yours to change" in act(desk, "deactivate", operator)
+    assert User.objects.get(pk=operator.pk).is_active
+    password = {"password1": "another good one", "password2": "another good one"}
+    assert desk.post(f"{USERS}{operator.pk}/password/", password).status_code == 403
+
+
+def test_every_other_page_about_people_opens(desk: Client, make_user: MakeUser) -> None:
+    SocialAccount.objects.create(user=make_user(), provider="google", uid="42")
+    for path in ("account/emailaddress", "socialaccount/socialaccount", "auth/group"):
+        assert desk.get(f"/admin/{path}/", {"q": "a"}).status_code == 200
+        assert desk.get(f"/admin/{path}/add/").status_code == 200
+    for path in ("mfa/authenticator", "socialaccount/socialapp", "usersessions/usersession"):
+        assert desk.get(f"/admin/{path}/").status_code == 404

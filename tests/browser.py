@@ -1,0 +1,71 @@
+"""A real browser for tests: `browser`, and `new_page` for one more person at a computer.
+
+Import both into a conftest. A page that breaks our Content-Security-Policy, or whose script
+fails, fails the test that opened it.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DEADLINE_MS = 10_000
+
+NewPage = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, with a fresh profile."""
+    # Playwright's sync API runs an event loop in this thread, and Django then refuses to talk to
+    # the database from it. Here that is harmless: the loop belongs to Playwright alone.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[NewPage]:
+    """Open a page in a browser context of its own: cookies and all are another person's.
+
+    Takes the options of Playwright's `Browser.new_context`.
+    """
+    pages: list[Page] = []
+    problems: list[str] = []
+
+    def open_page(**options: object) -> Page:
+        context = browser.new_context(**options)  # type: ignore[arg-type]
+        context.set_default_timeout(DEADLINE_MS)
+        page = context.new_page()
+        pages.append(page)
+        page.on("pageerror", lambda error: problems.append(f"script failed: {error}"))
+        page.on(
+            "console",
+            lambda said: problems.append(said.text) if "Content Security" in said.text else None,
+        )
+        return page
+
+    yield open_page
+    for page in pages:
+        page.context.close()
+    assert not problems, problems
+
+
+@pytest.fixture
+def page(new_page: NewPage) -> Page:
+    """One person's browser."""
+    return new_page()
