@@ -1,6 +1,5 @@
 """Make the plan that new workspaces get. Operators change it in the admin afterwards."""
 
-from django.conf import settings
 from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
@@ -9,7 +8,7 @@ from django.db.migrations.state import StateApps
 def make_default_plan(apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
     plan = apps.get_model("workspaces", "Plan")
     if not plan.objects.filter(is_default=True).exists():
-        plan.objects.create(name="Standard", is_default=True, idle_seconds=settings.IDLE_SECONDS)
+        plan.objects.create(name="Standard", is_default=True)
 
 
 class Migration(migrations.Migration):
