@@ -4,7 +4,7 @@ Two tables, one list, newest first.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -73,7 +73,10 @@ FAILURE_WORDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the history. `who` is empty for what the instance did; `ms` is its duration."""
+    """One line of the history. `who` is empty for what the instance did; `ms` is its duration.
+
+    `times` counts the failures that this line stands for, of which it is the latest.
+    """
 
     at: datetime
     who: str
@@ -81,6 +84,7 @@ class Entry:
     detail: str
     ms: int | None
     failed: bool
+    times: int = 1
 
 
 def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
@@ -119,7 +123,20 @@ def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
 def entries(rows: list[dict[str, Any]]) -> list[Entry]:
     """Return the words for some of `rows_of`'s rows."""
     names = people.names_of(row["who_id"] for row in rows if row["who_id"] is not None)
-    return [_entry(row, names) for row in rows]
+    found: list[Entry] = []
+    for row in rows:
+        entry = _entry(row, names)
+        if found and _repeats(found[-1], entry):
+            found[-1] = replace(found[-1], times=found[-1].times + 1)
+        else:
+            found.append(entry)
+    return found
+
+
+def _repeats(later: Entry, entry: Entry) -> bool:
+    """Whether two failures in a row say the same."""
+    same = (later.text, later.detail) == (entry.text, entry.detail)
+    return same and later.failed and entry.failed
 
 
 def _entry(row: dict[str, Any], names: Mapping[int, str]) -> Entry:

@@ -153,11 +153,12 @@ def _detail(
     members = list(workspace.members.order_by("created_at", "id"))
     ids = [one.user_id for one in members]
     names, emails = people.names_of(ids), people.emails_of(ids)
+    now = timezone.now()
     context = _state(member) | {
         "members": [(names[one.user_id], emails.get(one.user_id, ""), one) for one in members],
         "rename_form": rename or RenameForm(initial={"name": workspace.name}),
         "delete_form": delete or DeleteForm(workspace=workspace),
-        "grace": timeuntil(timezone.now() + timedelta(seconds=settings.DELETE_GRACE_SECONDS)),
+        "grace": timeuntil(now + timedelta(seconds=settings.DELETE_GRACE_SECONDS), now),
     }
     return render(request, "workspaces/detail.html", context, status=status)
 

@@ -1,8 +1,17 @@
 """Small words for templates."""
 
 from django import template
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
 register = template.Library()
+
+
+@register.filter
+def breakable(text: str) -> SafeString:
+    """Return a name or an email address that may break where a reader would break it."""
+    parts = text.replace("@", "\0@").replace(".", ".\0").split("\0")
+    return format_html_join(SafeString("<wbr>"), "{}", ((part,) for part in parts))
 
 
 @register.filter
