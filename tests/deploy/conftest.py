@@ -35,7 +35,7 @@ def workspace_image(workspace_docker: docker.DockerClient) -> str:
     return inputs.reference
 
 
-@pytest.fixture()
+@pytest.fixture
 def workspace_container(
     workspace_docker: docker.DockerClient, workspace_image: str, tmp_path: Path
 ) -> Iterator[Workspace]:

@@ -6,6 +6,7 @@ last: Datasette 0.65 asks everybody and keeps the last answer that is not None.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from datasette import hookimpl
@@ -74,7 +75,9 @@ def permission_allowed(actor: dict[str, Any] | None, action: str) -> bool | None
 
 @hookimpl
 def register_routes() -> list[tuple[str, Any]]:
-    """Our upload handler instead of datasette-upload-dbs' own."""
+    """Our upload handler instead of datasette-upload-dbs' own, if this image has it."""
+    if "datasette_upload_dbs" not in sys.modules:
+        return []
     return [(r"^/-/upload-dbs$", upload_database)]
 
 
@@ -92,14 +95,13 @@ def menu_links(request: Request | None) -> list[dict[str, str]]:
 
 @hookimpl
 def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
-    """For index.html: `workspace` (name, url) and what this person may upload."""
+    """For index.html: `workspace` (name, url), and whether this person may add data."""
 
     async def variables() -> dict[str, Any]:
         actor = request.actor if request else None
         return {
             "workspace": _ours(request).get("workspace"),
-            "may_upload_csvs": await datasette.permission_allowed(actor, "upload-csvs"),
-            "may_upload_dbs": await datasette.permission_allowed(actor, "upload-dbs"),
+            "may_write": await datasette.permission_allowed(actor, "upload-dbs"),
         }
 
     return variables

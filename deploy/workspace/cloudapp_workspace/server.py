@@ -18,7 +18,7 @@ import uvicorn  # noqa: E402
 from datasette.app import Datasette  # noqa: E402
 from datasette.plugins import pm  # noqa: E402
 
-from cloudapp_workspace import plugin, storage  # noqa: E402
+from cloudapp_workspace import encoding, plugin, storage  # noqa: E402
 from cloudapp_workspace.activity import Activity  # noqa: E402
 from cloudapp_workspace.environment import Environment  # noqa: E402
 from cloudapp_workspace.guard import Guard  # noqa: E402
@@ -31,6 +31,7 @@ KEEP_ALIVE_SECONDS = 75
 IMPORT_GRACE_SECONDS = 20.0
 
 pm.register(plugin, name="cloudapp-workspace")
+encoding.install()
 
 
 def build_datasette(environment: Environment) -> Datasette:

@@ -1,0 +1,556 @@
+"""The workspace image for real, in a container hardened like a customer's."""
+
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import unix_connect
+
+from deploy.images import DIGEST_LABEL
+from tests.deploy.workspace_support import Workspace, wait_until, workspace
+
+PATHS = [
+    "/",
+    "/data.json",
+    "/data/-/query?sql=select+1",
+    "/-/static/app.css",
+    "/-/plugins.json",
+    "/-/no-such-page",
+    "/-/instance/health",
+    "/-/instance/else",
+]
+UPLOAD_PAGES = ["/-/upload-csvs", "/-/upload-dbs", "/-/configure-fts"]
+
+
+# --- the token ---------------------------------------------------------------------------------
+
+
+def bad_tokens(instance: Workspace) -> dict[str, str | bytes | None]:
+    """By name: every way in which a token can be wrong."""
+    good = instance.actor_token("owner")
+    head, body, signature = good.split(".")
+    return {
+        "none": None,
+        "empty": "",
+        "garbage": "not-a-token",
+        "expired": instance.actor_token("owner", exp=time.time() - 2),
+        "another instance": instance.actor_token("owner", aud=str(uuid.uuid4())),
+        "several audiences": instance.actor_token("owner", aud=[instance.id, "other"]),
+        "another key": instance.actor_token("owner", key="k" * 43),
+        "no expiry": instance.actor_token("owner", exp=None),
+        "no audience": instance.actor_token("owner", aud=None),
+        "unknown purpose": instance.actor_token("owner", purpose="admin"),
+        "unknown role": instance.actor_token("emperor"),
+        "no actor": instance.token(purpose="actor"),
+        "unsigned": f"{head}.{body}.",
+        "changed": f"{head}.{body[:-2]}xx.{signature}",
+        "not text": b"\xff\xfe",
+    }
+
+
+def test_every_path_refuses_every_wrong_token(workspace_shared: Workspace) -> None:
+    for name, token in bad_tokens(workspace_shared).items():
+        with workspace_shared.client() as client:
+            for path in PATHS:
+                response = client.get(path, headers=headers_of(token))
+                assert response.status_code == 403, (name, path, response.text)
+                assert response.json() == {"ok": False, "error": "This page is not open to you"}
+
+
+def headers_of(token: str | bytes | None) -> dict[str, str | bytes]:
+    return {} if token is None else {"X-Cloudapp-Actor": token}
+
+
+def test_two_tokens_are_refused(workspace_shared: Workspace) -> None:
+    token = workspace_shared.actor_token("owner")
+    headers = [("X-Cloudapp-Actor", token), ("X-Cloudapp-Actor", token)]
+    with workspace_shared.client() as client:
+        assert client.get("/", headers=headers).status_code == 403
+
+
+def test_a_browser_gets_a_page_that_tells_nothing(workspace_shared: Workspace) -> None:
+    with workspace_shared.client(Accept="text/html") as client:
+        response = client.get("/data")
+    assert response.status_code == 403
+    assert response.headers["content-type"].startswith("text/html")
+    assert "not open to you" in response.text
+    for word in ("Datasette", "data.db", "Birds", "token"):
+        assert word not in response.text
+
+
+def test_writes_and_odd_methods_are_refused_too(workspace_shared: Workspace) -> None:
+    with workspace_shared.client() as client:
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE"):
+            assert client.request(method, "/-/upload-dbs").status_code == 403
+
+
+def test_a_probe_token_opens_the_health_and_nothing_else(workspace_shared: Workspace) -> None:
+    with workspace_shared.client(workspace_shared.token()) as client:
+        health = client.get("/-/instance/health")
+        others = [client.get(path).status_code for path in PATHS if "health" not in path]
+        assert client.post("/-/instance/health").status_code == 405
+    assert set(others) == {403}
+    body = health.json()
+    assert (body["instance"], body["generation"]) == (workspace_shared.id, 7)
+    assert (body["in_flight"], body["busy"]) == (0, [])
+    assert health.headers["cache-control"] == "no-store"
+
+
+def test_nobody_but_a_probe_sees_the_health(workspace_shared: Workspace) -> None:
+    with workspace_shared.as_role("owner") as client:
+        assert client.get("/-/instance/health").status_code == 403
+
+
+def test_websockets_need_a_token_of_this_instance_and_page(workspace_shared: Workspace) -> None:
+    token = workspace_shared.actor_token("owner")
+    for headers in (
+        {},
+        {"X-Cloudapp-Actor": workspace_shared.actor_token("owner", aud="other")},
+        {"X-Cloudapp-Actor": token, "Origin": "http://evil.test"},
+    ):
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            unix_connect(
+                str(workspace_shared.socket), "ws://birds.test/-/ws", additional_headers=headers
+            ),
+        ):
+            pass
+        assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://evil.test"},
+        {"Origin": "null"},
+    ],
+)
+def test_a_neighbour_workspace_cannot_post_with_my_session(
+    workspace_shared: Workspace, headers: dict[str, str]
+) -> None:
+    with workspace_shared.as_role("owner", **headers) as client:
+        response = client.post("/-/upload-dbs", files={"db": ("x.db", b"SQLite format 3\x00")})
+        assert response.status_code == 403
+        assert response.json()["error"] == "This request came from another site"
+        assert client.get("/").status_code == 200  # following a link is fine
+
+
+def test_datasette_and_plugins_never_see_the_token(workspace_shared: Workspace) -> None:
+    code = (
+        "from cloudapp_workspace.guard import _with_actor\n"
+        "from cloudapp_workspace.tokens import Claims\n"
+        "scope = {'headers': [(b'X-Cloudapp-Actor', b't'), (b'x-cloudapp-other', b'o'),"
+        " (b'accept', b'*')]}\n"
+        "print(_with_actor(scope, Claims('actor', {'id': '1'}, {'url': 'u'})))"
+    )
+    done = workspace_shared.container.exec_run(["/opt/workspace/bin/python", "-IBc", code])
+    assert done.exit_code == 0, done.output
+    assert b"x-cloudapp" not in done.output.lower()
+    assert b"accept" in done.output
+
+
+# --- who may do what ---------------------------------------------------------------------------
+
+
+def test_the_actor_is_who_the_token_says(workspace_shared: Workspace) -> None:
+    with workspace_shared.as_role("editor", Cookie="ds_actor=forged") as client:
+        actor = client.get("/-/actor.json").json()["actor"]
+    assert actor == {"id": "u-editor", "name": "Ada editor", "role": "editor"}
+
+
+@pytest.mark.parametrize("role", ["viewer", "editor", "owner"])
+def test_everybody_reads_and_queries(workspace_shared: Workspace, role: str) -> None:
+    with workspace_shared.as_role(role) as client:
+        assert client.get("/").status_code == 200
+        rows = client.get("/data.json", params={"sql": "select 6 * 7 as answer", "_shape": "array"})
+        assert rows.json() == [{"answer": 42}]
+
+
+@pytest.mark.parametrize("page", UPLOAD_PAGES)
+def test_only_editors_and_owners_write(workspace_shared: Workspace, page: str) -> None:
+    statuses = {}
+    for role in ("viewer", "editor", "owner"):
+        with workspace_shared.as_role(role) as client:
+            got = client.get(page, follow_redirects=True).status_code
+            statuses[role] = got
+            if role == "viewer":
+                assert client.post(page, data={"a": "b"}).status_code == 403
+    assert statuses == {"viewer": 403, "editor": 200, "owner": 200}
+
+
+def test_a_write_in_sql_changes_nothing(workspace_shared: Workspace) -> None:
+    with workspace_shared.as_role("owner") as client:
+        sql = "create table t (a)"
+        assert client.get("/data.json", params={"sql": sql}).status_code == 400
+
+
+def test_the_internal_database_stays_hidden(workspace_shared: Workspace) -> None:
+    with workspace_shared.as_role("owner") as client:
+        assert "_internal" not in client.get("/-/databases.json").text
+        assert client.get("/_internal").status_code in (403, 404)
+
+
+def test_the_home_page_of_an_empty_workspace(workspace_shared: Workspace) -> None:
+    with workspace_shared.as_role("editor") as client:
+        page = client.get("/").text
+        assert "/-/upload-csvs" in page
+        assert "/-/upload-dbs" in page
+        assert 'href="http://cloud.test/workspaces/birds"' in page
+        assert 'href="/-/cloudapp/sign-out"' in page
+    with workspace_shared.as_role("viewer") as client:
+        page = client.get("/").text
+        assert "/-/upload-csvs" not in page
+        assert "Nothing here yet" in page
+
+
+# --- uploads -----------------------------------------------------------------------------------
+
+
+def csv_of(rows: int) -> bytes:
+    lines = [f"bird {number},{number},{number / 7:.3f}" for number in range(rows)]
+    return "\n".join(["name,ring,weight", *lines]).encode()
+
+
+def sqlite_bytes(tmp_path: Path, table: str, rows: int = 3) -> bytes:
+    path = tmp_path / f"{table}.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute(f"create table {table} (number integer)")
+    connection.executemany(f"insert into {table} values (?)", ((n,) for n in range(rows)))  # noqa: S608
+    connection.commit()
+    connection.close()
+    return path.read_bytes()
+
+
+def count(client: httpx.Client, database: str, table: str) -> int:
+    query = {"sql": f"select count(*) as n from [{table}]", "_shape": "array"}  # noqa: S608
+    response = client.get(f"/{database}.json", params=query)
+    assert response.status_code == 200, response.text
+    return int(response.json()[0]["n"])
+
+
+def upload_csv(client: httpx.Client, data: bytes, table: str) -> httpx.Response:
+    files = {"csv": (f"{table}.csv", data, "text/csv")}
+    response = client.post("/-/upload-csvs", files=files, data={"xhr": "1", "table": table})
+    assert response.status_code == 200, response.text
+    return response
+
+
+def upload_db(client: httpx.Client, data: bytes, name: str) -> httpx.Response:
+    files = {"db": (f"{name}.db", data)}
+    return client.post("/-/upload-dbs", files=files, data={"xhr": "1", "db_name": name})
+
+
+def idle(instance: Workspace) -> bool:
+    return instance.health()["busy"] == []
+
+
+def test_a_csv_becomes_a_table_and_its_import_is_reported(workspace_container: Workspace) -> None:
+    with workspace_container.as_role("editor") as client:
+        upload_csv(client, csv_of(20_000), "birds")
+        # The response is out and the import has only begun.
+        assert workspace_container.health()["busy"] == ["importing a CSV file"]
+        wait_until(lambda: idle(workspace_container), "the import")
+        assert count(client, "data", "birds") == 20_000
+        sql = "select typeof(ring) as t from birds limit 1"
+        types = client.get("/data.json", params={"sql": sql})
+        assert types.json()["rows"] == [["integer"]]
+        home = client.get("/").text
+        assert "birds" in home
+        assert ">_csv_progress_<" not in home
+
+
+def test_large_utf8_is_read_as_utf8(workspace_container: Workspace) -> None:
+    """The plugin's own guess takes this for windows-1250; ASCII first would be latin-1."""
+    plain = "".join(f"Wren {number}\n" for number in range(1000))
+    late = "".join(f"Zaunkönig {number} 鳥\n" for number in range(5_000))
+    data = ("name\n" + plain + late).encode()
+    beginnings = {"ascii_first": 5_000, "cut": data.index("ö".encode()) + 1}
+    with workspace_container.as_role("editor") as client:
+        for table, beginning in beginnings.items():
+            client.post(
+                "/-/upload-csvs",
+                params={"_num_bytes_to_detect_with": beginning},
+                files={"csv": ("birds.csv", data, "text/csv")},
+                data={"xhr": "1", "table": table},
+            ).raise_for_status()
+            wait_until(lambda: idle(workspace_container), "the import")
+            query = {"sql": f"select name from {table} where name like '%4999%'"}  # noqa: S608
+            rows = client.get("/data.json", params=query).json()["rows"]
+            assert rows == [["Zaunkönig 4999 鳥"]]
+
+
+def test_a_killed_import_is_called_interrupted_and_does_not_keep_it_awake(
+    workspace_container: Workspace,
+) -> None:
+    with workspace_container.as_role("editor") as client:
+        upload_csv(client, csv_of(200_000), "birds")
+        assert not idle(workspace_container)
+        workspace_container.container.kill()
+        workspace_container.container.wait()
+        workspace_container.start()
+        assert idle(workspace_container)
+        rows = client.get("/data/_csv_progress_.json", params={"_shape": "array"}).json()
+        assert "stopped before this import was finished" in rows[0]["error"]
+        assert client.get("/data/birds").status_code == 200
+
+
+def test_an_uploaded_database_is_there_after_a_restart(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    with workspace_container.as_role("editor") as client:
+        response = upload_db(client, sqlite_bytes(tmp_path, "finches", 5), "Finches of 1835")
+        address = response.json()["redirect"].strip("/")
+        assert address.startswith("Finches-of-1835-")
+        assert count(client, address, "finches") == 5
+    assert workspace_container.stop() == 0
+    workspace_container.start()
+    with workspace_container.as_role("viewer") as client:
+        assert count(client, address, "finches") == 5
+
+
+def test_an_upload_never_replaces_a_database(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    with workspace_container.as_role("editor") as client:
+        upload_csv(client, csv_of(10), "mine")
+        wait_until(lambda: idle(workspace_container), "the import")
+        for expected in ("/data_2", "/data_3"):
+            response = upload_db(client, sqlite_bytes(tmp_path, f"t{expected[-1]}"), "data")
+            assert response.json() == {"ok": True, "redirect": expected}
+        assert count(client, "data", "mine") == 10
+        assert count(client, "data_3", "t3") == 3
+
+
+@pytest.mark.parametrize("content", [b"hello", b"SQLite format 3\x00" + b"rubbish" * 1000])
+def test_a_file_that_is_no_database_is_refused_and_leaves_nothing(
+    workspace_container: Workspace, content: bytes
+) -> None:
+    with workspace_container.as_role("editor") as client:
+        response = upload_db(client, content, "bad")
+        assert response.json() == {"ok": False, "error": "That file is not a SQLite database."}
+        assert client.get("/").status_code == 200
+    assert {Path(name).stem for name in workspace_container.files()} == {".tmp", "data"}
+
+
+def test_a_broken_file_does_not_take_the_others_down(workspace_container: Workspace) -> None:
+    assert workspace_container.stop() == 0
+    workspace_container.put_file("/data/broken.db", b"SQLite format 3\x00" + b"rubbish" * 1000)
+    workspace_container.start()
+    with workspace_container.as_role("viewer") as client:
+        assert client.get("/").status_code == 200
+        assert client.get("/data").status_code == 200
+    assert workspace_container.stop() == 0
+    assert "broken.db" in workspace_container.files()
+
+
+def test_an_upload_larger_than_every_memory(workspace_container: Workspace, tmp_path: Path) -> None:
+    """300 MB into 512 MiB with a 16 MiB /tmp; the CI machine would feel a gigabyte."""
+    path = tmp_path / "large.db"
+    connection = sqlite3.connect(path)
+    connection.execute("create table blobs (content blob)")
+    connection.executemany("insert into blobs values (zeroblob(?))", [(30_000_000,)] * 10)
+    connection.commit()
+    connection.close()
+    with workspace_container.as_role("editor") as client, path.open("rb") as file:
+        response = client.post("/-/upload-dbs", files={"db": ("large.db", file)}, data={"xhr": "1"})
+        assert response.json() == {"ok": True, "redirect": "/large"}
+        assert count(client, "large", "blobs") == 10
+    workspace_container.container.reload()
+    assert workspace_container.container.attrs["State"]["OOMKilled"] is False
+    assert anonymous_memory(workspace_container) < 100 * 2**20
+
+
+def anonymous_memory(instance: Workspace) -> int:
+    """Bytes that cannot be dropped: everything but the page cache."""
+    stats = instance.container.stats(stream=False)["memory_stats"]["stats"]
+    return int(stats.get("total_rss", stats.get("anon", 0)))
+
+
+# --- stopping and starting ---------------------------------------------------------------------
+
+
+def slow_body(parts: list[bytes], go_on: Iterator[None]) -> Iterator[bytes]:
+    """A request body that waits for `go_on` before its last part."""
+    yield from parts[:-1]
+    next(go_on, None)
+    yield parts[-1]
+
+
+def test_a_stop_lets_the_request_in_flight_finish(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    request = httpx.Request(
+        "POST",
+        "http://birds.test/-/upload-dbs",
+        files={"db": ("late.db", sqlite_bytes(tmp_path, "late"))},
+        data={"xhr": "1"},
+    )
+    body = request.read()
+
+    def stop_in_between() -> Iterator[None]:
+        wait_until(lambda: workspace_container.health()["in_flight"] == 1, "the request")
+        assert workspace_container.health()["idle_seconds"] == 0
+        workspace_container.container.kill("SIGTERM")
+        wait_until(lambda: not accepts(workspace_container), "the end of accepting")
+        yield
+
+    with workspace_container.as_role("editor") as client:
+        headers = {
+            "Content-Type": request.headers["content-type"],
+            "Content-Length": str(len(body)),
+        }
+        parts = [body[:200], body[200:]]
+        content = slow_body(parts, stop_in_between())
+        response = client.post("/-/upload-dbs", content=content, headers=headers)
+    assert response.json() == {"ok": True, "redirect": "/late"}
+    assert workspace_container.container.wait(timeout=20)["StatusCode"] == 0
+
+
+def accepts(instance: Workspace) -> bool:
+    try:
+        instance.health()
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def test_a_stop_leaves_complete_files_and_no_log(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    with workspace_container.as_role("editor") as client:
+        upload_db(client, sqlite_bytes(tmp_path, "other"), "other")
+        upload_csv(client, csv_of(3_000), "birds")
+        assert "data.db-wal" in workspace_container.files()
+    assert workspace_container.stop() == 0
+    files = workspace_container.files()
+    assert "data.db" in files
+    assert not [name for name in files if name.endswith(("-wal", "-shm"))]
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(workspace_container.get_file("/data/data.db"))
+    connection = sqlite3.connect(copy)
+    # The import was still running at the stop: it was waited for, not cut.
+    assert connection.execute("select count(*) from birds").fetchone() == (3_000,)
+    assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_a_stop_while_it_still_starts_is_a_clean_one(
+    workspace_docker: docker.DockerClient, workspace_image: str, tmp_path: Path
+) -> None:
+    with workspace(workspace_docker, workspace_image, tmp_path / "run") as made:
+        made.container.start()
+        wait_until(made.socket.exists, "the socket")
+        began = time.monotonic()
+        assert made.stop() == 0
+        assert time.monotonic() - began < 5
+
+
+def test_idle_counts_from_the_last_request_and_probes_do_not(
+    workspace_container: Workspace,
+) -> None:
+    wait_until(lambda: workspace_container.health()["idle_seconds"] > 0.2, "some idleness")
+    before = workspace_container.health()["idle_seconds"]
+    with workspace_container.client() as stranger:
+        stranger.get("/")
+    assert workspace_container.health()["idle_seconds"] > before
+    with workspace_container.as_role("viewer") as client:
+        client.get("/")
+        assert workspace_container.health()["idle_seconds"] < before
+
+
+def test_sessions_of_open_pages_survive_a_restart(workspace_container: Workspace) -> None:
+    """The secret is derived from the key, so a CSRF cookie of before the stop is still good."""
+    with workspace_container.as_role("editor") as client:
+        client.get("/-/upload-dbs")
+        cookie = client.cookies["ds_csrftoken"]
+        workspace_container.stop()
+        workspace_container.start()
+        client.get("/-/upload-dbs")
+        assert client.cookies["ds_csrftoken"] == cookie
+
+
+def test_the_socket_is_open_to_the_router_only_by_its_directory(
+    workspace_shared: Workspace,
+) -> None:
+    assert workspace_shared.socket.stat().st_mode & 0o777 == 0o666
+
+
+# --- what is in the image ----------------------------------------------------------------------
+
+
+def test_the_image_carries_no_installer_and_runs_as_nobody(
+    workspace_docker: docker.DockerClient, workspace_image: str, workspace_shared: Workspace
+) -> None:
+    config = workspace_docker.images.get(workspace_image).attrs["Config"]
+    assert config["User"] == "10001:10001"
+    assert config["Labels"][DIGEST_LABEL].startswith(workspace_image.split(":")[1])
+    find = "find / -xdev -name '*.whl' -o -path '*/pip/__init__.py' -o -name 'pip3*' 2>/dev/null"
+    done = workspace_shared.container.exec_run(["sh", "-c", find])
+    assert done.output == b""
+
+
+def test_the_instance_key_is_not_in_the_environment_of_python(workspace_shared: Workspace) -> None:
+    code = (
+        "from cloudapp_workspace.environment import read_environment\n"
+        "import os\nprint(read_environment(), os.environ.get('INSTANCE_KEY'))"
+    )
+    done = workspace_shared.container.exec_run(["/opt/workspace/bin/python", "-IBc", code])
+    assert done.exit_code == 0, done.output
+    assert workspace_shared.key.encode() not in done.output
+    assert b"None" in done.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"INSTANCE_KEY": "short"}, "INSTANCE_KEY is shorter"),
+        ({"INSTANCE_LISTEN": "http://x"}, "INSTANCE_LISTEN is neither"),
+        ({"INSTANCE_ID": ""}, "not set: INSTANCE_ID"),
+        ({"INSTANCE_GENERATION": "two"}, "INSTANCE_GENERATION is not a number"),
+    ],
+)
+def test_a_wrong_environment_is_named(
+    workspace_shared: Workspace, change: dict[str, str], message: str
+) -> None:
+    command = ["/opt/workspace/bin/python", "-IB", "-m", "cloudapp_workspace"]
+    done = workspace_shared.container.exec_run(command, environment=change)
+    assert done.exit_code == 2
+    assert message in done.output.decode()
+
+
+def test_it_can_listen_on_tcp_instead(workspace_shared: Workspace) -> None:
+    """Where sockets cannot cross; asked from inside, as this container has no network."""
+    code = (
+        "import os, signal, subprocess, sys, time, urllib.request, urllib.error\n"
+        "env = {**os.environ, 'INSTANCE_LISTEN': 'tcp:0.0.0.0:8001'}\n"
+        "server = subprocess.Popen([sys.executable, '-IB', '-m', 'cloudapp_workspace'], env=env)\n"
+        "deadline = time.monotonic() + 20\n"
+        "while time.monotonic() < deadline:\n"
+        "    try:\n"
+        "        urllib.request.urlopen('http://127.0.0.1:8001/')\n"
+        "    except urllib.error.HTTPError as error:\n"
+        "        print('answered', error.code); break\n"
+        "    except OSError:\n"
+        "        time.sleep(0.02)\n"
+        "server.send_signal(signal.SIGTERM); print('ended', server.wait(20))\n"
+    )
+    done = workspace_shared.container.exec_run(["/opt/workspace/bin/python", "-IBc", code])
+    assert b"answered 403" in done.output, done.output
+    assert b"ended 0" in done.output
+
+
+def test_memory_of_an_idle_workspace(workspace_container: Workspace) -> None:
+    with workspace_container.as_role("viewer") as client:
+        client.get("/")
+    used = anonymous_memory(workspace_container)
+    print(json.dumps({"anonymous_mib": round(used / 2**20, 1)}))
+    assert used < 64 * 2**20
