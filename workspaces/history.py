@@ -17,8 +17,8 @@ from django.db.models import (
     Value,
 )
 
+from accounts.models import User
 from deploy.models import Instance, InstanceEvent
-from workspaces import people
 from workspaces.models import Activity, Workspace
 
 DEED_WORDS: Mapping[str, str] = {
@@ -122,7 +122,8 @@ def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
 
 def entries(rows: list[dict[str, Any]]) -> list[Entry]:
     """Return the words for some of `rows_of`'s rows."""
-    names = people.names_of(row["who_id"] for row in rows if row["who_id"] is not None)
+    people = User.objects.with_names().filter(pk__in={row["who_id"] for row in rows} - {None})
+    names = {person.pk: person.display_name for person in people}
     found: list[Entry] = []
     for row in rows:
         entry = _entry(row, names)

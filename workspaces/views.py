@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
+from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -18,7 +19,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from accounts.models import User
 from deploy import logs
-from workspaces import access, history, people, progress, services, slugs
+from workspaces import access, history, progress, services, slugs
 from workspaces.forms import DeleteForm, NewWorkspaceForm, RenameForm
 from workspaces.models import Member, Workspace
 
@@ -150,12 +151,10 @@ def _detail(
     status: int = 200,
 ) -> HttpResponse:
     workspace = member.workspace
-    members = list(workspace.members.order_by("created_at", "id"))
-    ids = [one.user_id for one in members]
-    names, emails = people.names_of(ids), people.emails_of(ids)
+    named = Prefetch("user", User.objects.with_names())
     now = timezone.now()
     context = _state(member) | {
-        "members": [(names[one.user_id], emails.get(one.user_id, ""), one) for one in members],
+        "members": workspace.members.order_by("created_at", "id").prefetch_related(named),
         "rename_form": rename or RenameForm(initial={"name": workspace.name}),
         "delete_form": delete or DeleteForm(workspace=workspace),
         "grace": timeuntil(now + timedelta(seconds=settings.DELETE_GRACE_SECONDS), now),

@@ -1,0 +1,148 @@
+"""Images, instances and what happened to them, for operators to read.
+
+Nothing here can be changed: deploy.lifecycle is the only writer of an instance's state.
+"""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from deploy.models import Image, Instance, InstanceEvent, LogTail, Orphan
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """A model to look at and nothing else."""
+
+    list_per_page = 50
+    # Counting a big table twice to say "12 of 4 million" is not worth it.
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Say no."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Say no."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Say no."""
+        return False
+
+
+class TroubleFilter(admin.SimpleListFilter):
+    """Instances whose last attempts failed."""
+
+    title = "trouble"
+    parameter_name = "trouble"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer one choice."""
+        return [("yes", "failed lately")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Instance]
+    ) -> QuerySet[Instance] | None:
+        """Keep those that failed since they last worked."""
+        return queryset.filter(attempts__gt=0) if self.value() == "yes" else None
+
+
+@admin.register(Instance)
+class InstanceAdmin(ReadOnlyAdmin):
+    """Every instance: what we want, what the engine says, what went wrong."""
+
+    list_display = (
+        "id",
+        "status",
+        "desired",
+        "stop_reason",
+        "observed",
+        "ready",
+        "generation",
+        "attempts",
+        "last_used_at",
+        "created_at",
+    )
+    list_filter = ("desired", "observed", "stop_reason", "ready", TroubleFilter, "created_at")
+    search_fields = ("id", "volume", "image__reference", "last_error")
+    search_help_text = "An id, a volume, an image or an error"
+    ordering = ("-created_at",)
+    list_select_related = ("image",)
+    # The key opens the instance's door, so it is shown to nobody.
+    exclude = ("key",)
+    readonly_fields = ("status", "what_happened")
+
+    @admin.display(description="status")
+    def status(self, instance: Instance) -> str:
+        """What people see."""
+        return instance.status.value
+
+    @admin.display(description="what happened")
+    def what_happened(self, instance: Instance) -> SafeString:
+        """Link to its events."""
+        address = reverse("admin:deploy_instanceevent_changelist")
+        return format_html('<a href="{}?instance={}">its events</a>', address, instance.pk)
+
+
+@admin.register(InstanceEvent)
+class InstanceEventAdmin(ReadOnlyAdmin):
+    """What was asked of, done to and seen of instances, newest first."""
+
+    list_display = ("at", "instance_id", "kind", "message", "duration_ms", "failed", "generation")
+    list_filter = ("failed", "kind", "at")
+    search_fields = ("=instance__id", "message", "kind")
+    search_help_text = "An instance's whole id, a kind or a message"
+    ordering = ("-id",)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Let an instance's page link to its events."""
+        return lookup == "instance" or super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
+
+
+@admin.register(Image)
+class ImageAdmin(ReadOnlyAdmin):
+    """What was built, and what did not build."""
+
+    list_display = ("reference", "state", "used_by", "created_at", "built_at")
+    list_filter = ("state", "created_at")
+    search_fields = ("reference", "digest", "error")
+    ordering = ("-created_at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Image]:
+        """Images with how many instances use each."""
+        found: QuerySet[Image] = super().get_queryset(request)
+        return found.annotate(used=Count("instances"))
+
+    @admin.display(description="instances", ordering="used")
+    def used_by(self, image: Image) -> int:
+        """How many instances have it in their spec."""
+        return int(getattr(image, "used", 0))
+
+
+@admin.register(Orphan)
+class OrphanAdmin(ReadOnlyAdmin):
+    """What the engine has and no row knows; removed after a grace period."""
+
+    list_display = ("name", "kind", "first_seen_at")
+    list_filter = ("kind",)
+    search_fields = ("name",)
+    ordering = ("-first_seen_at",)
+
+
+@admin.register(LogTail)
+class LogTailAdmin(ReadOnlyAdmin):
+    """The last lines of instances' logs, as somebody last asked for them."""
+
+    list_display = ("instance_id", "fetched_at")
+    search_fields = ("=instance__id",)
+    ordering = ("-fetched_at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LogTail]:
+        """Log tails; a list of them does not need their texts."""
+        found: QuerySet[LogTail] = super().get_queryset(request)
+        return found.defer("text")
