@@ -108,6 +108,12 @@ def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
 
 
 @hookimpl
+def extra_css_urls(datasette: Datasette) -> list[str]:
+    """The styles of our own pages (static/)."""
+    return [str(datasette.urls.static_plugins(__name__, "workspace.css"))]
+
+
+@hookimpl
 def get_metadata(datasette: Datasette) -> dict[str, Any]:
     """Keep the book-keeping of CSV imports out of people's sight (it stays readable)."""
     hidden = {"tables": {"_csv_progress_": {"hidden": True}}}

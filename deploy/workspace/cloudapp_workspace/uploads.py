@@ -1,6 +1,6 @@
 """Receiving an uploaded SQLite file, in place of datasette-upload-dbs' own POST.
 
-The plugin's page, permission and menu entry stay. Its handler copies the file in the event loop
+The plugin's permission and menu entry stay. Its handler copies the file in the event loop
 (everybody waits for a gigabyte) and straight onto its final name: a second upload called
 "data" truncates the live data.db. This one copies in a thread, checks, and then takes a free name.
 """
