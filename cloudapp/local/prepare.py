@@ -18,8 +18,6 @@ from django.core.management import CommandError, call_command
 
 from cloudapp.local.places import PROJECT
 
-MIGRATED = "database"
-
 
 def say(kind: str, *words: str) -> None:
     """Tell the process that started us."""
@@ -74,7 +72,7 @@ def create_operator() -> str:
 
 
 STEPS: dict[str, Callable[[], str]] = {
-    MIGRATED: migrate,
+    "database": migrate,
     "static files": collect_static,
     "operator": create_operator,
 }

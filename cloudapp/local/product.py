@@ -101,9 +101,7 @@ class Product:
             self._start_services(self.supervisor)
             step.detail = f"container engine {self.engine.description}"
         self.environment = self._make_environment()
-        self._prepare("database")
-        self._start_image_build()
-        self._prepare("static files", "operator")
+        self._prepare()
         with self._console.step("processes") as step:
             programs = product_programs(self.places, self.environment)
             (self.places.run / "web.sock").unlink(missing_ok=True)
@@ -201,12 +199,12 @@ class Product:
             environment["REDIS_URL"] = self._redis.url
         return environment
 
-    def _prepare(self, *steps: str) -> None:
-        """Run the steps of prepare.py and pass on what they say."""
+    def _prepare(self) -> None:
+        """Run prepare.py and pass on what it says; the image's build begins as soon as it can."""
         log = self.places.logs / "prepare.log"
         with log.open("ab") as errors:
             process = subprocess.Popen(
-                _child([str(bin_dir() / "python"), "-m", "cloudapp.local.prepare", *steps]),
+                _child([str(bin_dir() / "python"), "-m", "cloudapp.local.prepare"]),
                 cwd=PROJECT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -224,7 +222,9 @@ class Product:
         kind, *words = line.split("\t")
         if kind == "step":
             name, detail, seconds = words
-            self._console.line(f"  ✓ {name:<14} {detail:<58} {float(seconds):6.1f} s")
+            self._console.done("✓", name, detail, float(seconds))
+            if name == "database":
+                self._start_image_build()
         elif kind == "note":
             self.notes.append(words[0])
 

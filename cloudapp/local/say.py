@@ -56,10 +56,14 @@ class Console:
                 # Nobody reads any more (the terminal is gone); stopping cleanly still matters.
                 return
 
+    def done(self, mark: str, name: str, detail: str, seconds: float) -> None:
+        """Print the closing line of a step."""
+        self.line(f"  {mark} {name:<14} {detail:<58} {seconds:6.1f} s")
+
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
         """Time what happens inside and close with a line that says it."""
         step = Step(self, name)
         started = time.monotonic()
         yield step
-        self.line(f"  {step.mark} {name:<14} {step.detail:<58} {time.monotonic() - started:6.1f} s")
+        self.done(step.mark, name, step.detail, time.monotonic() - started)
