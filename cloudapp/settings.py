@@ -12,6 +12,7 @@ import environ
 from csp.constants import NONE, SELF
 from kombu import Queue
 
+from cloudapp.machine import group_of, listen_addresses, unprivileged_user
 from cloudapp.safety import refuse_unsafe
 
 env = environ.FileAwareEnv()
@@ -171,7 +172,6 @@ DOCKER_HOST: str = env.str("DOCKER_HOST", default="unix:///var/run/docker.sock")
 ENDPOINT_HOST: str = env.str("ENDPOINT_HOST", default="127.0.0.1")
 CONTAINER_RUNTIME: str = env.str("CONTAINER_RUNTIME", default="runc")
 ENDPOINT_KIND: str = env.str("ENDPOINT_KIND", default="unix")
-ROUTER_GROUP: str = env.str("ROUTER_GROUP", default="")
 START_SLOTS: int = env.int("START_SLOTS", default=0)
 START_TIMEOUT_SECONDS: float = env.float("START_TIMEOUT_SECONDS", default=60.0)
 STOP_TIMEOUT_SECONDS: int = env.int("STOP_TIMEOUT_SECONDS", default=30)
@@ -179,6 +179,28 @@ LEASE_SECONDS: float = env.float("LEASE_SECONDS", default=30.0)
 DELETE_GRACE_SECONDS: int = env.int("DELETE_GRACE_SECONDS", default=7 * 86400)
 ORPHAN_GRACE_SECONDS: int = env.int("ORPHAN_GRACE_SECONDS", default=3600)
 WAKE_HOLD_SECONDS: float = env.float("WAKE_HOLD_SECONDS", default=20.0)
+
+# --- the router: nginx, and what it asks --------------------------------------------------------
+
+# How many requests of one web process may wait for instances; the others answer meanwhile.
+WAKE_HOLDS: int = env.int("WAKE_HOLDS", default=8)
+WEB_LISTEN: str = env.str("WEB_LISTEN", default=f"unix:{RUN_DIR / 'web.sock'}")
+# nginx's workers need no rights of ours; the group gets them past the sockets' directory.
+ROUTER_USER: str = env.str("ROUTER_USER", default=unprivileged_user())
+ROUTER_GROUP: str = env.str("ROUTER_GROUP", default=group_of(ROUTER_USER))
+ROUTER_CERTIFICATE: str = env.str("ROUTER_CERTIFICATE", default="")
+ROUTER_CERTIFICATE_KEY: str = env.str("ROUTER_CERTIFICATE_KEY", default="")
+ROUTER_APPS_CERTIFICATE: str = env.str("ROUTER_APPS_CERTIFICATE", default=ROUTER_CERTIFICATE)
+ROUTER_APPS_CERTIFICATE_KEY: str = env.str(
+    "ROUTER_APPS_CERTIFICATE_KEY", default=ROUTER_CERTIFICATE_KEY
+)
+ROUTER_LISTEN: list[str] = env.list(
+    "ROUTER_LISTEN",
+    default=listen_addresses(CLOUD_URL, only_loopback=LOCAL, tls=bool(ROUTER_CERTIFICATE)),
+)
+ROUTER_REDIRECT_LISTEN: list[str] = env.list("ROUTER_REDIRECT_LISTEN", default=["80", "[::]:80"])
+ROUTER_TRUSTED_PROXIES: list[str] = env.list("ROUTER_TRUSTED_PROXIES", default=[])
+ROUTER_ACCESS_LOG: str = env.str("ROUTER_ACCESS_LOG", default="/dev/stdout")
 
 # --- who is this? ------------------------------------------------------------------------------
 

@@ -27,16 +27,12 @@ def _sign(instance: Instance, purpose: str, seconds: int, **claims: Any) -> str:
     return jwt.encode(payload, instance.key, algorithm="HS256")
 
 
-def actor_token(
-    instance: Instance, actor: Mapping[str, str], workspace: Mapping[str, str]
-) -> str:
+def actor_token(instance: Instance, actor: Mapping[str, str], workspace: Mapping[str, str]) -> str:
     """Return who is asking, for the instance to believe.
 
     `actor` has id, name and role; `workspace` has name and url, its page on the cloud host.
     """
-    return _sign(
-        instance, "actor", ACTOR_SECONDS, actor=dict(actor), workspace=dict(workspace)
-    )
+    return _sign(instance, "actor", ACTOR_SECONDS, actor=dict(actor), workspace=dict(workspace))
 
 
 def probe_token(instance: Instance) -> str:

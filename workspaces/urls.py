@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from workspaces import views
+from workspaces import gateway_urls, views
 
 # The cloud pages. `new` can be no slug: it is reserved.
 web: list[URLPattern] = [
@@ -22,4 +22,4 @@ web: list[URLPattern] = [
     path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),
 ]
 
-urlpatterns: list[URLPattern] = [*web]
+urlpatterns: list[URLPattern] = [*web, *gateway_urls.urlpatterns]

@@ -1,0 +1,305 @@
+"""What the router asks before each request to a workspace: who may pass, and where to?
+
+The router knows the workspace's slug, the workspace session and the Authorization header; it caches
+a yes by these for a few seconds, so a yes may depend on nothing else. All but a yes and "sign in"
+is a 403 with the verdict in a header, because nginx's auth_request understands only 2xx, 401 and
+403; which status people get, the router's table of pages says.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+from urllib.parse import quote
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.sessions.models import Session
+from django.db.models import Exists, OuterRef, Subquery
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+from django.views.decorators.http import require_safe
+
+from accounts.models import User
+from deploy import lifecycle, notify, tokens
+from deploy.models import Instance
+from deploy.states import Desired, Status, StopReason
+from workspaces.handoff_tokens import digest, safe_next
+from workspaces.models import Member, Workspace, WorkspaceSession
+from workspaces.people import primary_email
+
+logger = logging.getLogger(__name__)
+
+# For how long the router lets somebody pass without asking again.
+CACHE_SECONDS = 5
+# A container that is gone for good is noticed by then; one that only hiccuped is not.
+NOTICE_SECONDS = 2.0
+
+_holds = threading.BoundedSemaphore(settings.WAKE_HOLDS)
+
+
+class Verdict(StrEnum):
+    """What the gateway says. The names are also those of the router's pages."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    SIGN_IN = "sign-in"
+    NOT_FOUND = "not-found"
+    WAKING = "waking"
+    STOPPED = "stopped"
+    SUSPENDED = "suspended"
+    FAILED = "failed"
+    DELETING = "deleting"
+    UNREACHABLE = "unreachable"
+
+
+_STOPPED: Final[Mapping[StopReason, Verdict]] = {
+    StopReason.IDLE: Verdict.WAKING,
+    StopReason.OWNER: Verdict.STOPPED,
+    StopReason.OPERATOR: Verdict.SUSPENDED,
+}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A member's session at a workspace, as the database has it now."""
+
+    session: WorkspaceSession
+    role: str
+    name: str
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.session.workspace
+
+    @property
+    def instance(self) -> Instance:
+        return self.session.workspace.instance
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict, and the member whom it concerns, where there is one."""
+
+    verdict: Verdict
+    visit: Visit | None = None
+
+
+# --- who is it? --------------------------------------------------------------------------------
+
+
+def is_current(user: User, auth_hash: str) -> bool:
+    """Whether the user's password is still the one that this hash was made with."""
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return any(constant_time_compare(known, auth_hash) for known in hashes)
+
+
+def find_session(slug: str, token: str) -> WorkspaceSession | None:
+    """Return the workspace session of this token if it is good; None otherwise. One query.
+
+    It carries two more attributes: `role` (None for somebody who is no member any more) and
+    `email`.
+    """
+    now = timezone.now()
+    cloud_session = Session.objects.filter(session_key=OuterRef("session_key"), expire_date__gt=now)
+    member = Member.objects.filter(workspace=OuterRef("workspace"), user=OuterRef("user"))
+    session = (
+        WorkspaceSession.objects.filter(
+            Exists(cloud_session),
+            digest=digest(token),
+            workspace__slug=slug,
+            workspace__purged_at=None,
+            user__is_active=True,
+            expires_at__gt=now,
+        )
+        .annotate(role=Subquery(member.values("role")[:1]), email=primary_email())
+        .select_related("workspace__instance", "user__profile")
+        .first()
+    )
+    return session if session and is_current(session.user, session.auth_hash) else None
+
+
+def _name(session: WorkspaceSession, email: str | None) -> str:
+    profile = getattr(session.user, "profile", None)
+    return (profile.display_name if profile else "") or email or f"user {session.user_id}"
+
+
+# --- what about the instance? ------------------------------------------------------------------
+
+
+def verdict_of(instance: Instance) -> Verdict:
+    """Return what a member gets to hear of an instance in this state."""
+    desired = Desired(instance.desired)
+    if desired is Desired.ABSENT:
+        return Verdict.DELETING
+    if desired is Desired.STOPPED:
+        return _STOPPED[StopReason(instance.stop_reason)]
+    if desired is Desired.RUNNING and instance.ready and instance.endpoint:
+        return Verdict.PASS
+    return Verdict.FAILED if instance.status is Status.FAILED else Verdict.WAKING
+
+
+def decide(slug: str, token: str) -> Decision:
+    """Return what is to be said to somebody with this workspace session, now. One query."""
+    session = find_session(slug, token) if token else None
+    if session is None:
+        return Decision(Verdict.SIGN_IN)
+    role: str | None = getattr(session, "role", None)
+    if role is None or session.workspace.instance.purged_at:
+        return Decision(Verdict.NOT_FOUND)
+    visit = Visit(session, role, _name(session, getattr(session, "email", None)))
+    if session.workspace.deleted_at:
+        return Decision(Verdict.DELETING, visit)
+    return Decision(verdict_of(visit.instance), visit)
+
+
+# --- waiting for it ----------------------------------------------------------------------------
+
+
+def _wake(instance: Instance) -> None:
+    if instance.desired != Desired.RUNNING:
+        lifecycle.wake(instance.pk)
+
+
+def _await_settled(slug: str, token: str, instance_id: UUID) -> Decision:
+    """Return the decision once it is another one than "waking", or is it still, later."""
+
+    def settled() -> Decision | None:
+        decision = decide(slug, token)
+        if decision.verdict is Verdict.WAKING and decision.visit:
+            _wake(decision.visit.instance)  # a stop may have come in between
+            return None
+        return decision
+
+    decision = notify.wait_until(instance_id, settled, settings.WAKE_HOLD_SECONDS)
+    return decision or decide(slug, token)
+
+
+def decide_patiently(slug: str, token: str) -> Decision:
+    """Decide; a sleeping workspace is woken, and the answer waits until it is up.
+
+    Only so many requests wait in one process, so that some are always free to answer others.
+    """
+    decision = decide(slug, token)
+    if decision.verdict is not Verdict.WAKING or decision.visit is None:
+        return decision
+    _wake(decision.visit.instance)
+    if not _holds.acquire(blocking=False):
+        return decision
+    try:
+        return _await_settled(slug, token, decision.visit.instance.pk)
+    finally:
+        _holds.release()
+
+
+def _await_noticed(instance: Instance) -> None:
+    """Return when a worker saw that an instance is not what we thought, or saw nothing so far."""
+    unchanged = Instance.objects.filter(
+        pk=instance.pk, ready=True, ready_at=instance.ready_at, desired=Desired.RUNNING
+    )
+    if _holds.acquire(blocking=False):
+        try:
+            notify.wait_until(instance.pk, lambda: not unchanged.exists(), NOTICE_SECONDS)
+        finally:
+            _holds.release()
+
+
+# --- what the router asks ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the router tells of a request. Raises Http404 for anybody who is not the router."""
+
+    slug: str
+    token: str
+    method: str
+    uri: str
+    accepts_html: bool
+    authorized: bool
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> "Question":
+        said, secret = request.headers.get("X-Router-Secret", ""), settings.ROUTER_SECRET
+        if not secret or not constant_time_compare(said, secret):
+            raise Http404
+        headers = request.headers
+        return cls(
+            slug=headers.get("X-Cloudapp-Slug", ""),
+            token=headers.get("X-Cloudapp-Session", ""),
+            method=headers.get("X-Cloudapp-Method", "GET"),
+            uri=headers.get("X-Cloudapp-Uri", "/"),
+            accepts_html="text/html" in headers.get("Accept", ""),
+            authorized="Authorization" in headers,
+        )
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it may be asked twice."""
+        return self.method in ("GET", "HEAD")
+
+    @property
+    def is_visit(self) -> bool:
+        """Whether a person at a browser opens a page."""
+        return self.is_safe and self.accepts_html and not self.authorized
+
+
+def _pass(visit: Visit) -> HttpResponse:
+    instance, workspace = visit.instance, visit.workspace
+    if instance.last_used_at < timezone.now() - timedelta(seconds=lifecycle.TOUCH_SECONDS):
+        lifecycle.touch(instance.pk)
+    response = HttpResponse()
+    response["X-Cloudapp-Upstream"] = instance.endpoint
+    response["X-Cloudapp-Token"] = tokens.actor_token(
+        instance,
+        {"id": str(visit.session.user_id), "name": visit.name, "role": visit.role},
+        {"name": workspace.name, "url": settings.CLOUD_URL + workspace.get_absolute_url()},
+    )
+    return response
+
+
+def _answer(question: Question, decision: Decision) -> HttpResponse:
+    if decision.verdict is Verdict.PASS and decision.visit:
+        return _pass(decision.visit)
+    status = 401 if decision.verdict is Verdict.SIGN_IN else 403
+    response = HttpResponse(status=status)
+    response["X-Cloudapp-Verdict"] = decision.verdict
+    if decision.verdict is Verdict.SIGN_IN and question.is_visit:
+        came_for = quote(safe_next(question.uri), safe="/")
+        response["X-Cloudapp-Location"] = f"/-/cloudapp/start?next={came_for}"
+    return response
+
+
+@require_safe
+def authorize(request: HttpRequest) -> HttpResponse:
+    """Say who may pass, and where to. Asked before each request to a workspace."""
+    question = Question.of(request)
+    response = _answer(question, decide_patiently(question.slug, question.token))
+    if response.status_code == 200:
+        response["X-Accel-Expires"] = str(CACHE_SECONDS)
+    return response
+
+
+@require_safe
+def unreachable(request: HttpRequest) -> HttpResponse:
+    """Say what to do when nobody was there although we had said yes.
+
+    Reading may be tried once more, when the workspace is back. Writing may not: part of the body
+    is gone, and the container may have got some of it.
+    """
+    question = Question.of(request)
+    decision = decide(question.slug, question.token)
+    if decision.verdict is Verdict.PASS and decision.visit:
+        logger.warning("instance %s did not answer the router", decision.visit.instance.pk)
+        lifecycle.poke(decision.visit.instance.pk)
+        if question.is_safe:
+            _await_noticed(decision.visit.instance)
+    if question.is_safe:
+        decision = decide_patiently(question.slug, question.token)
+    elif decision.verdict in (Verdict.PASS, Verdict.WAKING) and decision.visit:
+        _wake(decision.visit.instance)
+        decision = Decision(Verdict.UNREACHABLE, decision.visit)
+    return _answer(question, decision)
