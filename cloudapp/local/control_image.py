@@ -7,31 +7,19 @@ build itself without a network.
 import io
 import tarfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from packaging.requirements import Requirement
 
 from cloudapp.local.places import PROJECT, VAR
-from deploy.base_image import PYTHON, BaseBuilder, ensure_base
+from deploy.base_image import PYTHON, ensure_base
+from deploy.builder import Builder
 from deploy.wheels import fetch_wheels
 
 SOURCES = ("manage.py", "pyproject.toml", "LICENSE", "cloudapp", "accounts", "deploy", "workspaces")
 SKIPPED = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
-
-
-class ImageBuilder(BaseBuilder, Protocol):
-    """What building asks of an engine; deploy.engines.get_builder() returns one."""
-
-    def build(
-        self,
-        context: BinaryIO,
-        tag: str,
-        labels: Mapping[str, str],
-        build_args: Mapping[str, str],
-    ) -> str:
-        """Build a tar of a Dockerfile and its files with no network; return the image's id."""
 
 
 def version() -> str:
@@ -90,7 +78,7 @@ def build_context(lock: str, wheels: list[Path]) -> BinaryIO:
     return buffer
 
 
-def build(builder: ImageBuilder, reference: str, wheels_dir: Path = VAR / "wheels") -> str:
+def build(builder: Builder, reference: str, wheels_dir: Path = VAR / "wheels") -> str:
     """Build the image under this name; return its id.
 
     Raises WheelsError, BaseImageError or EngineError, each in words.

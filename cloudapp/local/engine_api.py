@@ -138,6 +138,11 @@ class EngineApi:
             list(pool.map(call, paths))
 
 
+def remove_namespaces(api: EngineApi, prefix: str) -> int:
+    """Remove every namespace that begins so; return how many objects went."""
+    return sum(api.remove_namespace(name) for name in api.namespaces(prefix))
+
+
 def remove_leftovers(api: EngineApi, prefix: str, older_than: timedelta) -> int:
     """Remove namespaces of runs that must be dead by now; return how many objects went."""
     limit = datetime.now(UTC) - older_than

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cloudapp.local.engine import Engine
-from cloudapp.local.engine_api import EngineApi, remove_leftovers
+from cloudapp.local.engine_api import EngineApi, remove_leftovers, remove_namespaces
 from cloudapp.local.packages import ensure_packages
 from cloudapp.local.places import PROJECT, VAR, Places
 from cloudapp.local.postgres import Postgres
@@ -108,7 +108,7 @@ class TestServices:
     def stop(self) -> None:
         """Stop all, and leave neither containers nor data behind."""
         with contextlib.suppress(OSError, Failure):
-            self._engine.api().remove_namespace(self.namespace)
+            remove_namespaces(self._engine.api(), self.namespace)
         if self._supervisor:
             self._supervisor.close()
             self._supervisor = None
@@ -142,10 +142,12 @@ def _remove_dead_runs(api: EngineApi, console: Console) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            api.remove_namespace(path.stem)
-            places = _places_of(path.stem)
-            Postgres(places, console, fast=True).discard()
-            places.discard()
+            remove_namespaces(api, path.stem)
+            # Its own directory, and those of the products that its tests started.
+            for state in (VAR / "test").glob(f"{path.stem}*/"):
+                places = Places.of(state)
+                Postgres(places, console, fast=True).discard()
+                places.discard()
             path.unlink(missing_ok=True)
 
 
