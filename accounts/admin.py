@@ -111,8 +111,7 @@ class _ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
 class GoogleInline(_ReadOnlyInline):
     model = SocialAccount
     verbose_name_plural = "Google accounts"
-    fields = ("account", "uid", "last_login", "date_joined")
-    readonly_fields = ("account",)
+    fields = readonly_fields = ("account", "uid", "last_login", "date_joined")
 
     @admin.display(description="address")
     def account(self, account: SocialAccount) -> str:
@@ -122,13 +121,13 @@ class GoogleInline(_ReadOnlyInline):
 class SecondFactorInline(_ReadOnlyInline):
     model = Authenticator
     verbose_name_plural = "second factors"
-    fields = ("type", "created_at", "last_used_at")
+    fields = readonly_fields = ("type", "created_at", "last_used_at")
 
 
 class SessionInline(_ReadOnlyInline):
     model = UserSession
     verbose_name_plural = "sessions"
-    fields = ("ip", "user_agent", "created_at", "last_seen_at")
+    fields = readonly_fields = ("ip", "user_agent", "created_at", "last_seen_at")
 
 
 @admin.register(User)

@@ -5,6 +5,7 @@ import re
 import pytest
 from allauth.account.models import EmailAddress
 from django.core.mail import EmailMessage
+from django.http import HttpResponse
 from django.test import Client
 from pytest_django import Settings
 
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.django_db
 EMAIL = "ada@example.com"
 
 
-def sign_up(client: Client, email: str = EMAIL, password: str = PASSWORD, next_page: str = ""):
+def sign_up(
+    client: Client, email: str = EMAIL, password: str = PASSWORD, next_page: str = ""
+) -> HttpResponse:
     """Fill in the sign-up form."""
     fields = {"email": email, "password1": password, "next": next_page}
     return client.post("/account/signup/", fields)
@@ -34,14 +37,12 @@ def is_signed_in(client: Client) -> bool:
     return client.get("/account/").status_code == 200
 
 
-def sign_in(client: Client, email: str = EMAIL, password: str = PASSWORD):
+def sign_in(client: Client, email: str = EMAIL, password: str = PASSWORD) -> HttpResponse:
     """Fill in the sign-in form."""
     return client.post("/account/login/", {"login": email, "password": password})
 
 
-def test_sign_up_verify_and_be_signed_in(
-    client: Client, mailoutbox: list[EmailMessage]
-) -> None:
+def test_sign_up_verify_and_be_signed_in(client: Client, mailoutbox: list[EmailMessage]) -> None:
     response = sign_up(client, "Ada@Example.com", next_page="/workspaces/new/")
     assert response.status_code == 302
     assert response["Location"] == "/account/confirm-email/"
@@ -65,9 +66,7 @@ def test_nobody_signs_in_before_the_address_is_verified(
     assert not is_signed_in(stranger)
 
 
-def test_the_link_alone_does_not_verify(
-    client: Client, mailoutbox: list[EmailMessage]
-) -> None:
+def test_the_link_alone_does_not_verify(client: Client, mailoutbox: list[EmailMessage]) -> None:
     """The owner of an address who clicks on somebody else's sign-up does not complete it."""
     sign_up(client, password="what the attacker knows")
     link = link_in(mailoutbox[0], "confirm-email")
