@@ -53,7 +53,13 @@ def run() -> int:
         try:
             console.line("cloudapp")
             set_up(console, given)
-            product.start()
+            try:
+                product.start()
+            except Failure:
+                # A password that is shown once must not be lost because a later step failed.
+                for note in product.notes:
+                    console.line(f"  {note}")
+                raise
             _greet(console, product)
             while True:
                 signal.pause()

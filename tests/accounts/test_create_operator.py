@@ -6,7 +6,7 @@ import re
 import pytest
 from allauth.account.models import EmailAddress
 from django.core.management import CommandError, call_command
-from pytest_django.fixtures import SettingsWrapper
+from django.test import override_settings
 
 from accounts.models import User
 
@@ -97,10 +97,10 @@ def test_bad_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert operator("ann@example.org").check_password("1234")
 
 
+@override_settings(LOCAL=False)
 def test_a_weak_password_is_refused_anywhere_but_at_home(
-    monkeypatch: pytest.MonkeyPatch, settings: SettingsWrapper
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings.LOCAL = False
     monkeypatch.setenv("CLOUDAPP_OPERATOR_PASSWORD", "1234")
     with pytest.raises(CommandError, match="weak"):
         create("--email", "ann@example.org")
