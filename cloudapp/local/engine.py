@@ -15,7 +15,7 @@ from cloudapp.local.keeper import KEEPER_LOCK, USERS_LOCK
 from cloudapp.local.places import VAR, run_dir_for, short_name
 from cloudapp.local.programs import tail_of
 from cloudapp.local.say import Failure
-from cloudapp.local.tools import as_root, find_tool
+from cloudapp.local.tools import as_root, find_tool, root_prefix
 
 START_SECONDS = 60
 STOP_SECONDS = 50
@@ -122,6 +122,12 @@ class OwnEngine:
         dockerd = find_tool("dockerd")
         if dockerd is None:
             raise Failure("dockerd is not installed.")
+        if root_prefix() is None:
+            raise Failure(
+                "No container engine answers, and starting one takes root: sudo does not work "
+                "for you.\nStart the machine's own (systemctl start docker) and have somebody put "
+                "you into the group docker, or set DOCKER_HOST to an engine that you may use."
+            )
         name = f"cloudapp-{short_name(self.data)}"
         command = [
             *(sys.executable, "-I", "-S", str(KEEPER), str(self._files)),
