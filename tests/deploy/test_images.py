@@ -1,0 +1,296 @@
+"""From a lock to an image: what names it, what may go in, and what stops it."""
+
+import hashlib
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from deploy import base_image, images, wheels
+from deploy.base_image import Base, BaseImageError, apt_mirror, debootstrap_command
+from deploy.builder import Builder
+from deploy.engines.base import EngineError
+from deploy.engines.docker_images import DockerImages
+from deploy.images import ImageError, ImageInputs, default_lock, image_inputs
+from deploy.models import Image
+from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_versions, verified
+from tests.deploy.conftest import WHEELS
+
+BASE = Base("cloudapp-base:trixie", "sha256:1")
+DEFAULT_PLUGINS = {
+    "datasette-cluster-map",
+    "datasette-configure-fts",
+    "datasette-leaflet",
+    "datasette-search-all",
+    "datasette-upload-csvs",
+    "datasette-upload-dbs",
+}
+
+
+# --- the name ----------------------------------------------------------------------------------
+
+
+def test_the_same_inputs_give_the_same_name_and_the_same_bytes() -> None:
+    one, two = (image_inputs(BASE, default_lock(), "x86_64") for _ in range(2))
+    assert one.digest == two.digest
+    assert one.reference == f"cloudapp-workspace:{one.digest[:12]}"
+    contexts = [images.build_context(default_lock(), []).read() for _ in range(2)]
+    assert contexts[0] == contexts[1]
+
+
+@pytest.mark.parametrize(
+    ("base", "lock", "architecture"),
+    [
+        (Base("cloudapp-base:trixie", "sha256:2"), default_lock(), "x86_64"),
+        (BASE, default_lock() + "\n", "x86_64"),
+        (BASE, default_lock(), "aarch64"),
+    ],
+)
+def test_any_other_input_gives_another_name(base: Base, lock: str, architecture: str) -> None:
+    usual = image_inputs(BASE, default_lock(), "x86_64")
+    assert image_inputs(base, lock, architecture).digest != usual.digest
+
+
+def test_a_changed_file_of_ours_gives_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = image_inputs(BASE, default_lock(), "x86_64")
+    shutil.copytree(images.SOURCE, tmp_path / "workspace")
+    monkeypatch.setattr(images, "SOURCE", tmp_path / "workspace")
+    assert image_inputs(BASE, default_lock(), "x86_64").digest == usual.digest
+    with (tmp_path / "workspace/cloudapp_workspace/guard.py").open("a") as file:
+        file.write("# changed\n")
+    assert image_inputs(BASE, default_lock(), "x86_64").digest != usual.digest
+
+
+def test_the_lock_names_no_index_and_no_alpha() -> None:
+    lock = default_lock()
+    assert "http" not in lock.replace("httpcore", "").replace("httpx", "")
+    versions = locked_versions(lock)
+    assert versions["datasette"] == "0.65.5"
+    assert versions.keys() >= DEFAULT_PLUGINS
+    assert not versions.keys() & {"pip", "setuptools"}
+
+
+# --- the wheels --------------------------------------------------------------------------------
+
+
+def make_wheel(directory: Path, name: str, entry_points: str = "") -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.py", "")
+        if entry_points:
+            archive.writestr(f"{name}-1.0.dist-info/entry_points.txt", entry_points)
+    return path
+
+
+def lock_of(*paths: Path) -> str:
+    return "\n".join(
+        f"{path.name.split('-')[0]}==1.0 \\\n    --hash=sha256:{digest}"
+        for path in paths
+        for digest in [hashlib.sha256(path.read_bytes()).hexdigest()]
+    )
+
+
+def test_exactly_the_locked_wheels_are_accepted(tmp_path: Path) -> None:
+    one, two = make_wheel(tmp_path, "one_bird"), make_wheel(tmp_path, "two")
+    assert verified(lock_of(one, two), tmp_path) == [one, two]
+    with pytest.raises(WheelsError, match=r"Not what the lock says: two-1\.0"):
+        verified(lock_of(one), tmp_path)
+    lock = lock_of(one, two)
+    two.unlink()
+    with pytest.raises(WheelsError, match="Not fetched: two"):
+        verified(lock, tmp_path)
+
+
+def test_a_changed_wheel_in_the_cache_is_refused_and_dropped(tmp_path: Path) -> None:
+    source = make_wheel(tmp_path / "source", "bird")
+    lock = lock_of(source)
+    key = hashlib.sha256(f"x86_64\n3.13\n{lock}".encode()).hexdigest()[:32]
+    cached = tmp_path / "cache" / key / source.name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"something else")
+    with pytest.raises(WheelsError, match="Not what the lock says"):
+        fetch_wheels(lock, "x86_64", "3.13", tmp_path / "cache")
+    assert not cached.exists()
+
+
+def test_wheels_come_with_the_hosts_own_pip_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a directory of wheels that only the host's pip configuration knows."""
+    wheel = tmp_path / "mirror" / "cloudapp_no_such_bird-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    metadata = "Metadata-Version: 2.1\nName: cloudapp-no-such-bird\nVersion: 1.0\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("cloudapp_no_such_bird-1.0.dist-info/METADATA", metadata)
+        archive.writestr(
+            "cloudapp_no_such_bird-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        archive.writestr("cloudapp_no_such_bird-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    cache = tmp_path / "cache"
+    fetched = fetch_wheels(lock_of(wheel), "x86_64", "3.13", cache)
+    assert [path.name for path in fetched] == [wheel.name]
+    wheel.unlink()
+    assert fetch_wheels(lock_of(fetched[0]), "x86_64", "3.13", cache) == fetched  # no pip again
+
+
+def test_what_pip_could_not_fetch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    lock = lock_of(make_wheel(tmp_path, "cloudapp_missing"))
+    with pytest.raises(WheelsError, match="cloudapp_missing"):
+        fetch_wheels(lock, "x86_64", "3.13", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_plugins_are_found_by_their_entry_point(tmp_path: Path) -> None:
+    plugin = make_wheel(tmp_path, "datasette_birds", "[datasette]\nbirds = datasette_birds\n")
+    script = make_wheel(tmp_path, "datasette_tool", "[console_scripts]\ntool = t:main\n")
+    plain = make_wheel(tmp_path, "plain")
+    assert datasette_plugins([plugin, script, plain]) == {"datasette-birds"}
+
+
+# --- the base ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mirror"),
+    [
+        (
+            "sources.list",
+            "deb http://mirror.test/debian/ trixie main\n",
+            "http://mirror.test/debian/",
+        ),
+        ("sources.list", "# deb http://old.test/debian trixie main\n", None),
+        (
+            "sources.list.d/debian.sources",
+            "Types: deb\n# URIs: http://snapshot.test/debian\nURIs: https://in.test/debian\n",
+            "https://in.test/debian",
+        ),
+        ("sources.list.d/other.list", "deb [arch=amd64] https://other.test/repo stable main", None),
+        ("sources.list.d/sec.sources", "URIs: http://in.test/debian-security\n", None),
+        ("sources.list.d/debian.sources.save", "URIs: http://in.test/debian\n", None),
+    ],
+)
+def test_the_hosts_own_mirror_is_used(
+    tmp_path: Path, name: str, text: str, mirror: str | None
+) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / name).write_text(text)
+    assert apt_mirror(tmp_path) == mirror
+
+
+def test_debootstrap_checks_signatures_and_has_a_default_of_its_own() -> None:
+    command = debootstrap_command("x86_64", Path("/root-fs"), None)
+    assert command[-2:] == ["trixie", "/root-fs"]
+    assert "--force-check-gpg" in command
+    assert debootstrap_command("aarch64", Path("/r"), "http://m")[-1] == "http://m"
+    assert "--arch=arm64" in debootstrap_command("aarch64", Path("/r"), None)
+
+
+def test_what_to_do_without_root_or_debootstrap_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = os.uname().machine
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(BaseImageError, match=r"needs root|not installed"):
+        base_image.ensure_tarball(machine, tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BaseImageError, match="apt-get install debootstrap"):
+        base_image.ensure_tarball(machine, tmp_path)
+    with pytest.raises(BaseImageError, match="riscv64"):
+        base_image.ensure_tarball("riscv64", tmp_path)
+
+
+# --- building, on the real engine --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def builder() -> Builder:
+    url = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    return DockerImages(url=url, namespace="cloudapp-test")
+
+
+@pytest.mark.django_db
+def test_the_default_image_is_built_once_and_recorded(
+    builder: Builder, workspace_image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "wheels").symlink_to(WHEELS)
+    image = images.ensure_default_image(builder, tmp_path)
+    assert image.state == Image.State.READY
+    assert image.reference == workspace_image
+    assert image.built_at is not None
+    assert image.inputs["packages"]["datasette"] == "0.65.5"
+    again = images.ensure_default_image(builder, tmp_path)
+    assert (again.pk, again.built_at) == (image.pk, image.built_at)
+    assert Image.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_a_set_that_cannot_be_fetched_is_recorded_and_tried_again(
+    builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    lock = lock_of(make_wheel(tmp_path, "cloudapp_missing"))
+    for _ in range(2):
+        with pytest.raises(ImageError, match="cloudapp_missing"):
+            images.ensure_image(builder, lock, tmp_path)
+    image = Image.objects.get()
+    assert image.state == Image.State.FAILED
+    assert "cloudapp_missing" in image.error
+    assert not builder.image_exists(image.reference)
+
+
+def smoke_inputs(reference: str) -> ImageInputs:
+    class Named(ImageInputs):
+        @property
+        def reference(self) -> str:
+            return reference
+
+    return Named({})
+
+
+def test_an_image_with_other_plugins_than_locked_is_refused(
+    builder: Builder, workspace_image: str
+) -> None:
+    lock = default_lock()
+    fetched = fetch_wheels(lock, builder.architecture(), base_image.PYTHON, WHEELS)
+    report = images.smoke_test(builder, smoke_inputs(workspace_image), fetched)
+    assert report["datasette"] == "0.65.5"
+    assert report["seconds"] < 10
+    fewer = [wheel for wheel in fetched if "cluster_map" not in wheel.name]
+    with pytest.raises(ImageError, match="not expected: datasette-cluster-map"):
+        images.smoke_test(builder, smoke_inputs(workspace_image), fewer)
+
+
+def test_an_image_that_does_not_start_is_refused_with_its_own_words(
+    builder: Builder, workspace_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = images.SMOKE_COMMAND[0]
+    monkeypatch.setattr(images, "SMOKE_COMMAND", (python, "-c", "raise SystemExit('no birds')"))
+    with pytest.raises(ImageError, match="no birds"):
+        images.smoke_test(builder, smoke_inputs(workspace_image), [])
+    monkeypatch.setattr(images, "SMOKE_COMMAND", ("/no/such/program",))
+    with pytest.raises((EngineError, ImageError), match="no such file"):
+        images.smoke_test(builder, smoke_inputs(workspace_image), [])
+
+
+def test_the_context_holds_what_is_needed_and_nothing_else() -> None:
+    with tarfile.open(fileobj=images.build_context("lock", [])) as tar:
+        members = tar.getmembers()
+    assert {"Dockerfile", "requirements.txt"} <= {member.name for member in members}
+    assert not [member.name for member in members if "__pycache__" in member.name]
+    assert {(member.mtime, member.uid, member.mode) for member in members} == {(0, 0, 0o644)}
+
+
+def test_wheels_module_knows_names_as_indexes_do() -> None:
+    assert wheels.normalized("Datasette_Upload.CSVs") == "datasette-upload-csvs"
