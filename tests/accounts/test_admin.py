@@ -70,11 +70,11 @@ def test_the_list_does_not_ask_for_each_user(
 
 def test_a_users_page_shows_all_and_saves(desk: Client, make_user: MakeUser) -> None:
     user = make_user()
+    sign_in(Client())
     SocialAccount.objects.create(
         user=user, provider="google", uid="42", extra_data={"email": "ada@gmail.com"}
     )
     Authenticator.objects.create(user=user, type="totp", data={"secret": "TOPSECRET"})
-    sign_in(Client())
     address = EmailAddress.objects.get(user=user)
     page = desk.get(f"{USERS}{user.pk}/change/").text
     for words in ("ada@gmail.com", "ada@example.com", "TOTP", "127.0.0.1"):
