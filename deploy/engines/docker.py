@@ -4,6 +4,7 @@ Every container is hardened in `_host_config`; tests read back from the engine w
 """
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -15,6 +16,7 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.types import Mount
 
+from deploy import mounts
 from deploy.engines import firewall
 from deploy.engines.base import ABSENT, EngineError, EngineEvent, InstanceSpec, Observation
 from deploy.engines.docker_client import AWAY, USER, client, hardening, translated
@@ -39,6 +41,8 @@ _OBSERVED = {
     "exited": Observed.EXITED,
     "dead": Observed.EXITED,
 }
+_NO_IPV6 = {"net.ipv6.conf.all.disable_ipv6": "1"}
+_NO_DNS = ["127.0.0.1"]  # the container's own: nobody is there
 _EVENTS = ("create", "start", "die", "oom", "stop", "kill", "pause", "unpause", "destroy")
 
 
@@ -61,12 +65,19 @@ class DockerEngine:
         self._tcp = endpoint_kind == "tcp"
         self._endpoint_host = endpoint_host
         self._runtime = runtime
-        self._sockets = SocketDirs(run_dir / "instances", router_group)
+        self._run_dir = run_dir
+        self._router_group = router_group
         self._network_lock = threading.Lock()
 
     @cached_property
     def _client(self) -> docker.APIClient:
         return client(self._url)
+
+    @cached_property
+    def _sockets(self) -> SocketDirs:
+        server = self._url.removeprefix("unix://")
+        limited = os.geteuid() == 0 and server != self._url and mounts.shares_mounts(Path(server))
+        return SocketDirs(self._run_dir / "instances", self._router_group, limited=limited)
 
     # --- looking ---------------------------------------------------------------------------
 
@@ -87,9 +98,10 @@ class DockerEngine:
     def observe_all(self) -> dict[str, Observation]:
         """Return what the engine holds in our namespace, by instance id."""
         found = {}
-        listed = self._client.containers(all=True, filters={"label": self._label_filter})
-        for container in listed:
-            instance_id = container["Labels"].get(INSTANCE_LABEL, "")
+        # With both labels: images are tried out in our namespace too, and are no instances.
+        labels = [self._label_filter, INSTANCE_LABEL]
+        for container in self._client.containers(all=True, filters={"label": labels}):
+            instance_id = container["Labels"][INSTANCE_LABEL]
             try:
                 found[instance_id] = self._observation(
                     self._client.inspect_container(container["Id"])
@@ -128,7 +140,9 @@ class DockerEngine:
     @translated
     def create(self, spec: InstanceSpec) -> None:
         """Make the container and its volume. A container that is there already is adopted."""
-        self._sockets.make(spec.instance_id)
+        network = self._network(spec)
+        if not self._tcp:
+            self._sockets.make(spec.instance_id)
         try:
             self._client.create_container(
                 image=spec.image,
@@ -142,7 +156,7 @@ class DockerEngine:
                     GENERATION_LABEL: str(spec.generation),
                 },
                 ports=[PORT] if self._tcp else None,
-                host_config=self._host_config(spec, self._network(spec)),
+                host_config=self._host_config(spec, network),
             )
         except APIError as error:
             if error.status_code != 409:  # the name is taken: a crash lay between doing and noting
@@ -150,14 +164,22 @@ class DockerEngine:
 
     @translated
     def start(self, instance_id: str) -> None:
-        """Start the container; started is not ready."""
-        self._sockets.open(instance_id)
+        """Start the container; started is not ready. One that runs is left alone."""
+        container = self._client.inspect_container(self._name(instance_id))
+        if container["State"]["Running"]:
+            return  # a late worker must not pull the socket away from under it
+        network = container["HostConfig"]["NetworkMode"]
+        if network != "none":
+            self._ensure_network(firewall.Reach(network.removeprefix(f"{self.namespace}-")))
+        if not self._tcp:
+            self._sockets.open(instance_id)
         self._client.start(self._name(instance_id))
 
     @translated
     def seal(self, instance_id: str) -> None:
         """Take the socket directory away from the container."""
-        self._sockets.seal(instance_id)
+        if not self._tcp:
+            self._sockets.seal(instance_id)
 
     @translated
     def stop(self, instance_id: str, timeout: int) -> None:
@@ -182,7 +204,8 @@ class DockerEngine:
         """Remove the container, and keep the volume."""
         with contextlib.suppress(NotFound):
             self._client.remove_container(self._name(instance_id), force=True)
-        self._sockets.remove(instance_id)
+        if not self._tcp:
+            self._sockets.remove(instance_id)
 
     @translated
     def remove_volume(self, volume: str) -> None:
@@ -212,7 +235,9 @@ class DockerEngine:
             mounts=self._mounts(spec),
             port_bindings={PORT: (self._endpoint_host, None)} if self._tcp else None,
             # On a bridge the host would have an address that answers on IPv6, past the firewall.
-            sysctls={"net.ipv6.conf.all.disable_ipv6": "1"} if network != "none" else None,
+            sysctls=_NO_IPV6 if network != "none" and firewall.has_ipv6() else None,
+            # The engine would ask the host's resolver for it, past the firewall too.
+            dns=_NO_DNS if network == self._network_name(firewall.Reach.NOTHING) else None,
             **hardening(spec.memory_mb, spec.cpus, spec.pids, self._runtime),
         )
 
@@ -249,25 +274,37 @@ class DockerEngine:
 
     def _network(self, spec: InstanceSpec) -> str:
         """Return the network that the container joins; it and its firewall are there then."""
-        if not spec.internet and not self._tcp:
-            return "none"
-        kind = firewall.Reach.INTERNET if spec.internet else firewall.Reach.NOTHING
-        name = f"{self.namespace}-{kind}"
-        bridge = firewall.interface(self.namespace, kind)
+        if spec.internet:
+            return self._ensure_network(firewall.Reach.INTERNET)
+        return self._ensure_network(firewall.Reach.NOTHING) if self._tcp else "none"
+
+    def _network_name(self, reach: firewall.Reach) -> str:
+        return f"{self.namespace}-{reach}"
+
+    def _ensure_network(self, reach: firewall.Reach) -> str:
+        name = self._network_name(reach)
+        bridge = firewall.interface(self.namespace, reach)
         with self._network_lock:
             if not self._client.networks(names=[f"^{name}$"]):
-                self._client.create_network(
-                    name,
-                    driver="bridge",
-                    labels={NAMESPACE_LABEL: self.namespace},
-                    check_duplicate=True,
-                    options={
-                        "com.docker.network.bridge.enable_icc": "false",
-                        "com.docker.network.bridge.name": bridge,
-                    },
-                )
-            firewall.ensure(bridge, kind)
+                self._create_network(name, bridge)
+            firewall.ensure(bridge, reach)
         return name
+
+    def _create_network(self, name: str, bridge: str) -> None:
+        try:
+            self._client.create_network(
+                name,
+                driver="bridge",
+                labels={NAMESPACE_LABEL: self.namespace},
+                check_duplicate=True,
+                options={
+                    "com.docker.network.bridge.enable_icc": "false",
+                    "com.docker.network.bridge.name": bridge,
+                },
+            )
+        except APIError as error:
+            if error.status_code != 409:  # another worker was faster
+                raise
 
 
 def _time(text: str) -> datetime | None:

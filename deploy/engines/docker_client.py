@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import docker
 from docker.errors import APIError, DockerException
-from docker.types import LogConfig
+from docker.types import LogConfig, Ulimit
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
@@ -63,6 +63,8 @@ def hardening(memory_mb: int, cpus: float, pids: int, runtime: str) -> dict[str,
         "nano_cpus": int(cpus * 1_000_000_000),
         "shm_size": 1024 * 1024,
         "ipc_mode": "private",
+        # A crash would have the host keep the dump, wherever it keeps its own.
+        "ulimits": [Ulimit(name="core", soft=0, hard=0)],
         "restart_policy": {"Name": "no"},
         "log_config": LogConfig(type="json-file", config={"max-size": "1m", "max-file": "2"}),
     }

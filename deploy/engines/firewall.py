@@ -1,14 +1,14 @@
 """What a container on a bridge may reach. `icc=false` alone leaves every listener of the host open.
 
-One chain per bridge, in the tables of the engine's host: the rules refuse private, link-local,
+Two chains per bridge, in the tables of the engine's host: the rules refuse private, link-local,
 metadata and host addresses, the bridge's own gateway included. The worker must run as root on the
 engine's host for this; where it cannot, no container gets a bridge.
 """
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 
 from deploy.engines.base import EngineRefused
 
@@ -38,7 +38,8 @@ NOT_PUBLIC = (
     "240.0.0.0/4",
 )
 
-ANSWERS = ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"]
+_ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+_REFUSE = "-j REJECT --reject-with icmp-port-unreachable"
 
 
 def interface(namespace: str, reach: Reach) -> str:
@@ -46,82 +47,104 @@ def interface(namespace: str, reach: Reach) -> str:
     return f"ca{hashlib.sha256(namespace.encode()).hexdigest()[:10]}{reach[0]}"
 
 
-def forward_rules(reach: Reach) -> Iterator[list[str]]:
-    """Yield the rules for what the bridge's containers send through the host."""
-    yield ANSWERS
-    if reach is Reach.NOTHING:
-        yield ["-j", "DROP"]
-        return
-    for network in NOT_PUBLIC:
-        yield ["-d", network, "-j", "REJECT"]
-    yield ["-j", "RETURN"]
-
-
-def input_rules() -> Iterator[list[str]]:
-    """Yield the rules for what they send to the host itself, whichever of its addresses."""
-    yield ANSWERS
-    yield ["-j", "DROP"]
+def has_ipv6() -> bool:
+    """Whether this host speaks IPv6 at all; where it does not, there are no tables for it."""
+    return Path("/proc/net/if_inet6").exists()
 
 
 def ensure(bridge: str, reach: Reach) -> None:
-    """Put the rules in place, before the first container and again whenever they are missing.
+    """Put the rules in place, before each start: a reboot or another program may have lost them.
 
     Raises EngineRefused where they cannot be set: a container without them must not start.
     """
-    _chain("iptables", f"{bridge}-F", forward_rules(reach))
-    _chain("iptables", f"{bridge}-I", input_rules())
-    _first("iptables", "DOCKER-USER", bridge, f"{bridge}-F")
-    _first("iptables", "INPUT", bridge, f"{bridge}-I")
-    _chain("ip6tables", f"{bridge}-I", [["-j", "DROP"]])
-    _first("ip6tables", "INPUT", bridge, f"{bridge}-I")
-    _first("ip6tables", "FORWARD", bridge, f"{bridge}-I")
+    _complete("iptables", _chains(bridge, reach), _jumps(bridge))
+    if has_ipv6():
+        _complete("ip6tables", _chains6(bridge), _jumps6(bridge))
 
 
 def remove(bridge: str) -> None:
     """Take the rules away again, with the bridge."""
-    for command, parent, chain in (
-        ("iptables", "DOCKER-USER", f"{bridge}-F"),
-        ("iptables", "INPUT", f"{bridge}-I"),
-        ("ip6tables", "INPUT", f"{bridge}-I"),
-        ("ip6tables", "FORWARD", f"{bridge}-I"),
-    ):
-        while _run(command, "-D", parent, "-i", bridge, "-j", chain):
-            pass
-    for command, chain in (("iptables", "F"), ("iptables", "I"), ("ip6tables", "I")):
-        if _run(command, "-F", f"{bridge}-{chain}"):
-            _run(command, "-X", f"{bridge}-{chain}")
+    for command, jumps in (("iptables", _jumps(bridge)), ("ip6tables", _jumps6(bridge))):
+        for jump in jumps:
+            while _run([command, "-w", "10", "-D", *jump.split()]) is not None:
+                pass
+        for chain in (f"{bridge}-F", f"{bridge}-I"):
+            _run([command, "-w", "10", "-F", chain])
+            _run([command, "-w", "10", "-X", chain])
 
 
-def _run(command: str, *arguments: str) -> bool:
-    """Run iptables; whether it did as asked. `-w` waits for others who change the tables."""
-    try:
-        done = subprocess.run([command, "-w", "10", *arguments], capture_output=True, check=False)
-    except FileNotFoundError:
-        return False
-    return done.returncode == 0
+# --- the rules, spelled as `iptables -S` lists them ---------------------------------------------
 
 
-def _must(command: str, *arguments: str) -> None:
-    if not _run(command, *arguments):
+def _chains(bridge: str, reach: Reach) -> dict[str, list[str]]:
+    """Return chain -> rules: F for what passes through the host, I for what is sent to it."""
+    outward = ["-j RETURN"] if reach is Reach.INTERNET else ["-j DROP"]
+    private = [f"-d {network} {_REFUSE}" for network in NOT_PUBLIC]
+    return {
+        f"{bridge}-F": [
+            # Neighbours never talk, and nobody comes in but through a port that was published.
+            f"-i {bridge} -o {bridge} -j DROP",
+            _ANSWERS,
+            f"-o {bridge} -m conntrack --ctstate DNAT -j RETURN",
+            f"-o {bridge} -j DROP",
+            *(private if reach is Reach.INTERNET else ()),
+            *outward,
+        ],
+        # Whichever of the host's addresses it is.
+        f"{bridge}-I": [_ANSWERS, "-j DROP"],
+    }
+
+
+def _jumps(bridge: str) -> list[str]:
+    return [
+        f"DOCKER-USER -i {bridge} -j {bridge}-F",
+        f"DOCKER-USER -o {bridge} -j {bridge}-F",
+        f"INPUT -i {bridge} -j {bridge}-I",
+    ]
+
+
+def _chains6(bridge: str) -> dict[str, list[str]]:
+    return {f"{bridge}-I": ["-j DROP"]}
+
+
+def _jumps6(bridge: str) -> list[str]:
+    return [f"INPUT -i {bridge} -j {bridge}-I", f"FORWARD -i {bridge} -j {bridge}-I"]
+
+
+# --- putting them in place ----------------------------------------------------------------------
+
+
+def _complete(command: str, chains: dict[str, list[str]], jumps: list[str]) -> None:
+    """Make the chains what they should be and have the table's own chains ask them first.
+
+    In one transaction of the kernel: no rule is missing for a moment, and nothing is written when
+    all is as it should be.
+    """
+    listed = (_run([command, "-w", "10", "-S"]) or "").splitlines()
+    missing = [jump for jump in jumps if f"-A {jump}" not in listed]
+    if not missing and all(_listed(chain, listed) == rules for chain, rules in chains.items()):
+        return
+    lines = ["*filter", *(f":{chain} - [0:0]" for chain in chains)]
+    lines += [f"-A {chain} {rule}" for chain, rules in chains.items() for rule in rules]
+    lines += [f"-I {jump.replace(' ', ' 1 ', 1)}" for jump in missing]
+    # --noflush leaves everything alone that is not named; a chain that is named is filled anew.
+    restore = [f"{command}-restore", "-w", "10", "--noflush"]
+    if _run(restore, "\n".join([*lines, "COMMIT\n"])) is None:
         raise EngineRefused(
-            f"the firewall could not be set ({command} {' '.join(arguments)}): containers on a "
-            "bridge need a worker that runs as root on the engine's host, with iptables"
+            f"the firewall could not be set ({command}): containers on a bridge need a worker "
+            "that runs as root on the engine's host, with iptables"
         )
 
 
-def _chain(command: str, chain: str, rules: Iterator[list[str]] | list[list[str]]) -> None:
-    """Fill a chain, unless it is complete: its rules are then never missing for a moment."""
-    wanted = list(rules)
-    if all(_run(command, "-C", chain, *rule) for rule in wanted):
-        return
-    _run(command, "-N", chain)
-    _must(command, "-F", chain)
-    for rule in wanted:
-        _must(command, "-A", chain, *rule)
+def _listed(chain: str, listed: list[str]) -> list[str]:
+    start = f"-A {chain} "
+    return [line.removeprefix(start) for line in listed if line.startswith(start)]
 
 
-def _first(command: str, parent: str, bridge: str, chain: str) -> None:
-    """Have a parent chain hand over what comes from the bridge, before any rule that lets it in."""
-    jump = ["-i", bridge, "-j", chain]
-    if not _run(command, "-C", parent, *jump):
-        _must(command, "-I", parent, "1", *jump)
+def _run(command: list[str], text: str = "") -> str | None:
+    """Run a program; return what it wrote, or None when it is not there or failed."""
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -4,25 +4,48 @@ One directory per instance, named by its id. The container may write to its dire
 it starts, to put its socket there; then the directory is sealed, so that it can neither fill the
 host nor put another socket in its place. Nobody but the router and the worker gets past the
 parent directory.
+
+Sealing takes no right away from a file that is open already, nor from a directory that the
+container made for itself. So each directory is a file system of its own, one page large, where
+the worker may mount one and the engine sees it. A worker restart leaves it as it is; each start
+of the container begins with an empty one.
 """
 
 import grp
+import logging
 import os
 import shutil
+import stat
 from pathlib import Path
 
-from deploy.engines.base import SOCKET_NAME
+from deploy import mounts
+from deploy.engines.base import SOCKET_NAME, EngineRefused
+
+logger = logging.getLogger(__name__)
 
 OPEN = 0o777
 SEALED = 0o755
+# The least that there is: a socket takes up no room, and two names while it gets its own.
+ROOM_BYTES = 4096
+ROOM_INODES = 8
 
 
 class SocketDirs:
-    """The socket directories below one parent. Each method takes an instance id."""
+    """The socket directories below one parent. Each method takes an instance id.
 
-    def __init__(self, parent: Path, router_group: str) -> None:
+    `limited`: give each a tiny file system; root only, and the engine must see our mounts.
+    """
+
+    def __init__(self, parent: Path, router_group: str, *, limited: bool) -> None:
         self._parent = parent
         self._router_group = router_group
+        self._limited = limited
+        if not limited:
+            logger.warning(
+                "socket directories have no size limit of their own: the worker is not root, or "
+                "not in the engine's mount namespace. Keep %s on a small file system.",
+                parent,
+            )
 
     def path(self, instance_id: str) -> Path:
         """Return the instance's directory on the host."""
@@ -36,25 +59,39 @@ class SocketDirs:
         """Make the directory; the container cannot write there yet."""
         self._make_parent()
         path = self.path(instance_id)
-        path.mkdir(exist_ok=True)
+        path.mkdir(mode=SEALED, exist_ok=True)
         path.chmod(SEALED)
 
     def open(self, instance_id: str) -> None:
-        """Let the container put its socket there; what it left last time goes."""
+        """Let the container, which does not run, put its socket into an empty directory."""
+        self.remove(instance_id)
         self.make(instance_id)
         path = self.path(instance_id)
-        path.joinpath(SOCKET_NAME).unlink(missing_ok=True)
-        path.chmod(OPEN)
+        if self._limited:
+            mounts.mount_tmpfs(path, size=ROOM_BYTES, inodes=ROOM_INODES, mode=OPEN)
+        else:
+            path.chmod(OPEN)
 
     def seal(self, instance_id: str) -> None:
-        """Take the right to write away."""
+        """Take the right to write away. Raises EngineRefused if no socket was put there.
+
+        A symbolic link in its place would lead the router to any other socket of the host.
+        """
         path = self.path(instance_id)
-        if path.is_dir():
-            path.chmod(SEALED)
+        path.chmod(SEALED)
+        try:
+            mode = path.joinpath(SOCKET_NAME).lstat().st_mode
+        except FileNotFoundError:
+            mode = 0
+        if not stat.S_ISSOCK(mode):
+            raise EngineRefused("what it put in the place of its socket is none")
 
     def remove(self, instance_id: str) -> None:
         """Remove the directory and what is in it."""
-        shutil.rmtree(self.path(instance_id), ignore_errors=True)
+        path = self.path(instance_id)
+        if self._limited:
+            mounts.unmount(path)
+        shutil.rmtree(path, ignore_errors=True)
 
     def _make_parent(self) -> None:
         self._parent.mkdir(parents=True, exist_ok=True)
