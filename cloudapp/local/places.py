@@ -61,6 +61,11 @@ class Places:
             path.mkdir(parents=True, exist_ok=True)
         self.run.mkdir(parents=True, exist_ok=True)
         self.run.chmod(0o711)
+        # Named by their content, so all products of a clone may share them.
+        wheels, shared = self.state / "wheels", VAR / "wheels"
+        shared.mkdir(parents=True, exist_ok=True)
+        if not wheels.exists():
+            wheels.symlink_to(shared)
 
     def discard(self) -> None:
         """Delete all of it."""

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from cloudapp.local.places import PROJECT
+from cloudapp.local.processes import router_config
 
 
 def say(kind: str, *words: str) -> None:
@@ -71,10 +72,18 @@ def create_operator() -> str:
     return "there"
 
 
+def render_router() -> str:
+    """Write the router's configuration."""
+    out = io.StringIO()
+    call_command("render_router", output=router_config(Path(settings.RUN_DIR)), stdout=out)
+    return "configuration written"
+
+
 STEPS: dict[str, Callable[[], str]] = {
     "database": migrate,
     "static files": collect_static,
     "operator": create_operator,
+    "router": render_router,
 }
 
 

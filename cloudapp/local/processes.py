@@ -16,13 +16,17 @@ WEB_THREADS = 16
 # Most of a task's time is waiting for the engine; START_SLOTS limits what costs the processor.
 WORKER_THREADS = 8
 
-# In the order in which they stop: first nobody comes in, then nobody is served, then no work.
+# In the order in which they stop: first nobody comes in, then nobody gives work, then nobody works.
 STOP_ORDER: tuple[tuple[str, ...], ...] = (
     ("nginx",),
-    ("web",),
-    ("beat", "watcher"),
+    ("web", "beat", "watcher"),
     ("worker", "worker-later"),
 )
+
+
+def router_config(run_dir: Path) -> Path:
+    """Return where the router's rendered configuration lies."""
+    return run_dir / "nginx.conf"
 
 
 def bin_dir() -> Path:
@@ -65,7 +69,7 @@ def beat_command(schedule: Path) -> list[str]:
 
 
 def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
-    """Return the product's programs, all but the router, with this environment."""
+    """Return the product's programs, the router last, with this environment."""
 
     def program(
         name: str,
@@ -102,19 +106,20 @@ def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
         program("worker-later", worker_command("later", 1)),
         program("beat", beat_command(places.state / "celerybeat-schedule"), grace=5),
         program("watcher", manage("watch"), grace=5),
+        _router(places),
     ]
 
 
-def router_program(places: Places, config: Path) -> Program:
-    """Return nginx, in the foreground, with a rendered configuration."""
+def _router(places: Places) -> Program:
+    """Return nginx, in the foreground."""
     binary = find_tool("nginx")
     if binary is None:
         raise Failure("nginx is not installed.")
     return Program(
         name="nginx",
         command=[
-            *(binary, "-c", str(config), "-e", str(places.logs / "nginx-error.log")),
-            *("-g", "daemon off;"),
+            *(binary, "-c", str(router_config(places.run)), "-g", "daemon off;"),
+            *("-e", str(places.logs / "nginx-error.log")),
         ],
         log=places.logs / "nginx.log",
         cwd=places.run,

@@ -24,9 +24,8 @@ from cloudapp.local.processes import (
     bin_dir,
     manage,
     product_programs,
-    router_program,
 )
-from cloudapp.local.programs import Program, launch_command, tail_of
+from cloudapp.local.programs import launch_command, tail_of
 from cloudapp.local.redis import Redis
 from cloudapp.local.say import Console, Failure
 from cloudapp.local.secret_files import ensure_secrets
@@ -105,7 +104,6 @@ class Product:
         with self._console.step("processes") as step:
             programs = product_programs(self.places, self.environment)
             (self.places.run / "web.sock").unlink(missing_ok=True)
-            programs.append(self._render_router())
             self.supervisor.start(*programs)
             self.supervisor.wait_ready(*(program.name for program in programs))
             step.detail = ", ".join(program.name for program in programs)
@@ -180,9 +178,15 @@ class Product:
         environment |= {
             "DJANGO_SETTINGS_MODULE": "cloudapp.settings",
             "PYTHONUNBUFFERED": "1",
+            # At home root is who started it; in production the image's user is not root.
+            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
             "LOCAL": "1",
             "CLOUD_URL": self.base_url,
             "APPS_DOMAIN": f"localhost:{self.port}",
+            "ROUTER_LISTEN": ",".join(
+                f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+                for _, host in loopbacks()
+            ),
             "STATIC_ROOT": str(self.places.state / "static"),
             **ensure_secrets(self.places.secrets, self.given),
             **({} if self.given.get("EMAIL_URL") else {"MAIL_DIR": str(self.places.mail)}),
@@ -248,7 +252,7 @@ class Product:
         log = self.places.logs / "image.log"
         with self._console.step("image") as step:
             try:
-                code = self._image.wait(timeout=1)
+                code = self._image.wait(timeout=3)
             except subprocess.TimeoutExpired:
                 step.now("building the workspace image; the first time takes a minute or two")
                 try:
@@ -262,22 +266,6 @@ class Product:
                 raise Failure(f"The workspace image failed. The end of {log}:\n{tail_of(log)}")
             step.detail = "the workspace image is there"
         self._image = None
-
-    def _render_router(self) -> Program:
-        config = self.places.run / "nginx.conf"
-        done = subprocess.run(
-            _child([*manage("render_router"), "--output", str(config)]),
-            cwd=PROJECT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise Failure(f"The router's configuration failed:\n{done.stdout}")
-        return router_program(self.places, config)
 
     def wait_healthy(self, timeout: float = READY_SECONDS) -> None:
         """Return when /healthz answers 200 through the router."""
@@ -324,12 +312,11 @@ class Product:
         self._running().stop(name)
 
     def start_process(self, name: str) -> None:
-        """Start one of the product's own processes, or the router, that was stopped."""
+        """Start one of the product's own processes that was stopped."""
         programs = {p.name: p for p in product_programs(self.places, self.environment)}
         if name == "web":
             (self.places.run / "web.sock").unlink(missing_ok=True)
-        program = self._render_router() if name == "nginx" else programs[name]
-        self._running().start(program)
+        self._running().start(programs[name])
         self._running().wait_ready(name)
 
     def restart_process(self, name: str) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+from pathlib import Path
 
 from cloudapp.local.packages import ensure_packages
+from cloudapp.local.places import VAR
 from cloudapp.local.product import Product
 from cloudapp.local.say import Console, Failure
 from cloudapp.local.signals import Stop, stop_on_signals
@@ -48,7 +50,8 @@ def run() -> int:
     """Run the product until somebody stops it; return the exit code."""
     console = Console()
     given = given_settings()
-    product = Product(port=port_from_environment(), env=given, console=console)
+    state = Path(os.environ.get("STATE_DIR") or VAR)
+    product = Product(state, port_from_environment(), env=given, console=console)
     with stop_on_signals(product.hurry):
         try:
             console.line("cloudapp")
@@ -67,7 +70,7 @@ def run() -> int:
             console.line("\nStopping. Ctrl-C again stops at once.")
         finally:
             product.stop()
-    console.line("Stopped; everything that you made is kept in var/.")
+    console.line(f"Stopped; everything that you made is kept in {product.places.state}.")
     return 0
 
 

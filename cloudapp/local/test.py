@@ -27,6 +27,7 @@ from cloudapp.local.supervisor import Supervisor
 from cloudapp.local.tools import SYSTEM_PATH
 from cloudapp.local.venv import DEVELOPMENT_LOCK, ensure_venv
 
+STATE = VAR / "test" / "state"
 NAMESPACE_PREFIX = "cloudapp-test-"
 LINTS: Mapping[str, Sequence[str]] = {
     "ruff check": ("ruff", "check", "--output-format=concise", "."),
@@ -53,6 +54,7 @@ class TestServices:
     def start(self) -> dict[str, str]:
         """Start them; return the environment that makes the tests use them."""
         self._places.make()
+        Places.of(STATE).make()
         # Held while this run lives, so that others can tell it from one that was killed.
         self._lock = _lock_of(self.namespace).open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -95,7 +97,7 @@ class TestServices:
             "ROUTER_SECRET": secrets.token_urlsafe(48),
             "NAMESPACE": self.namespace,
             # Kept from run to run, for the wheels in it.
-            "STATE_DIR": str(VAR / "test" / "state"),
+            "STATE_DIR": str(STATE),
             "RUN_DIR": str(self._places.run),
             "STATIC_ROOT": str(VAR / "test" / "static"),
         }
