@@ -1,0 +1,134 @@
+"""What all tests share: real Postgres, a real engine in a namespace of its own, real images.
+
+`make test` provides the services and says in the environment where they are. Whatever the tests
+make on the engine carries the run's namespace, and is removed at the end, also after a failure.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from django.conf import settings
+from django.db import connection
+from pytest_django import DjangoDbBlocker
+
+from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi
+from deploy import mounts
+from deploy.base_image import PYTHON, ensure_base
+from deploy.engines import firewall, get_builder, get_engine
+from deploy.engines.base import Engine
+from deploy.images import build_image, default_lock, image_inputs, smoke_test
+from deploy.wheels import fetch_wheels
+
+NEEDED = ("SECRET_KEY", "ROUTER_SECRET", "DATABASE_URL", "REDIS_URL", "RUN_DIR", "STATE_DIR")
+NAMESPACE_PREFIX = "cloudapp-test-"
+LOG_LINES = 40
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to begin on somebody's real services, and keep to a namespace of our own."""
+    missing = [name for name in NEEDED if not os.environ.get(name)]
+    if missing:
+        pytest.exit(f"not set: {', '.join(missing)}. `make test` sets up what the tests need.", 4)
+    if not settings.NAMESPACE.startswith(NAMESPACE_PREFIX):
+        settings.NAMESPACE = f"{NAMESPACE_PREFIX}{secrets.token_hex(4)}"
+    # Processes that tests start read the environment.
+    os.environ["NAMESPACE"] = settings.NAMESPACE
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing behind, whatever happened."""
+    if settings.configured and settings.NAMESPACE.startswith(NAMESPACE_PREFIX):
+        clean_up(settings.NAMESPACE)
+
+
+def clean_up(namespace: str) -> None:
+    """Remove what the engine and the host hold of one namespace."""
+    try:
+        EngineApi(settings.DOCKER_HOST).remove_namespace(namespace)
+    except OSError as error:
+        print(f"nothing could be removed from the engine: {error}")
+    if os.geteuid() == 0:
+        for reach in firewall.Reach:
+            firewall.remove(firewall.interface(namespace, reach))
+    mounts.unmount_below(Path(settings.RUN_DIR))
+    shutil.rmtree(Path(settings.RUN_DIR) / "instances", ignore_errors=True)
+
+
+# --- a failure shows what the engine says --------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add logs and inspect output of our containers to the report of a test that failed."""
+    report = yield
+    used = getattr(item, "fixturenames", ())
+    if report.failed and "engine" in used:
+        report.sections += [(f"container {name}", text) for name, text in containers_report()]
+    return report
+
+
+def containers_report() -> list[tuple[str, str]]:
+    """Return the name of each of our containers, and what there is to know of it."""
+    try:
+        client = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=10)
+        listed = client.containers(all=True, filters={"label": NAMESPACE_LABEL})
+        ours = [c for c in listed if c["Labels"][NAMESPACE_LABEL].startswith(settings.NAMESPACE)]
+        return [_container_report(client, container["Id"]) for container in ours]
+    except (docker.errors.DockerException, OSError) as error:
+        return [("?", f"the engine does not say: {error}")]
+
+
+def _container_report(client: docker.APIClient, container: str) -> tuple[str, str]:
+    inspected = client.inspect_container(container)
+    told = {name: inspected[name] for name in ("State", "HostConfig", "Mounts", "NetworkSettings")}
+    log = client.logs(container, tail=LOG_LINES).decode(errors="replace")
+    return inspected["Name"], f"{log}\n{json.dumps(told)}"
+
+
+# --- services ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Part every other connection, such as deploy.notify's, before the database is dropped."""
+    yield
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The engine that the settings name, with our namespace."""
+    return get_engine()
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[docker.APIClient]:
+    """The same engine, without anything of ours in between."""
+    client = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=30)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def workspace_image(engine: Engine) -> str:
+    """The reference of the default workspace image, built and tried out when there is none."""
+    builder, lock = get_builder(), default_lock()
+    architecture = builder.architecture()
+    inputs = image_inputs(ensure_base(builder), lock, architecture)
+    if not builder.image_exists(inputs.reference):
+        wheels = fetch_wheels(lock, architecture, PYTHON, Path(settings.STATE_DIR) / "wheels")
+        build_image(builder, inputs, lock, wheels)
+        smoke_test(builder, inputs, wheels)
+    return inputs.reference
