@@ -1,7 +1,4 @@
-"""Fixtures of the tests of the workspace image: one image for all, one engine, one container each.
-
-The image is named by its content, so it is built once and stays on the engine for the next run.
-"""
+"""Fixtures of the tests of the workspace image: a container each, or one for a whole module."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +6,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from deploy.base_image import PYTHON, ensure_base
-from deploy.images import build_image, default_lock, image_inputs
-from deploy.wheels import fetch_wheels
-from tests.deploy.workspace_support import SdkBuilder, Workspace, workspace
-
-WHEELS = Path(__file__).resolve().parents[2] / "var" / "wheels"
+from tests.deploy.workspace_support import Workspace, workspace
 
 
 @pytest.fixture(scope="session")
@@ -22,17 +14,6 @@ def workspace_docker() -> Iterator[docker.DockerClient]:
     client = docker.from_env()
     yield client
     client.close()
-
-
-@pytest.fixture(scope="session")
-def workspace_image(workspace_docker: docker.DockerClient) -> str:
-    """The reference of the default image, built when the engine does not have it."""
-    builder, lock = SdkBuilder(workspace_docker), default_lock()
-    architecture = builder.architecture()
-    inputs = image_inputs(ensure_base(builder), lock, architecture)
-    if not builder.image_exists(inputs.reference):
-        build_image(builder, inputs, lock, fetch_wheels(lock, architecture, PYTHON, WHEELS))
-    return inputs.reference
 
 
 @pytest.fixture

@@ -8,17 +8,18 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from deploy import base_image, images, wheels
 from deploy.base_image import Base, BaseImageError, apt_mirror, debootstrap_command
 from deploy.builder import Builder
+from deploy.engines import get_builder
 from deploy.engines.base import EngineError
-from deploy.engines.docker_images import DockerImages
 from deploy.images import ImageError, ImageInputs, default_lock, image_inputs
 from deploy.models import Image
 from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_versions, verified
-from tests.deploy.conftest import WHEELS
 
+WHEELS = Path(settings.STATE_DIR) / "wheels"
 BASE = Base("cloudapp-base:trixie", "sha256:1")
 DEFAULT_PLUGINS = {
     "datasette-cluster-map",
@@ -215,8 +216,7 @@ def test_what_to_do_without_root_or_debootstrap_is_said(
 
 @pytest.fixture(scope="module")
 def builder() -> Builder:
-    url = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    return DockerImages(url=url, namespace="cloudapp-test")
+    return get_builder()
 
 
 @pytest.mark.django_db

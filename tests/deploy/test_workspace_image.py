@@ -125,6 +125,20 @@ def test_websockets_need_a_token_of_this_instance_and_page(workspace_shared: Wor
         assert refused.value.response.status_code == 403
 
 
+def test_a_websocket_with_a_token_gets_as_far_as_datasette(workspace_shared: Workspace) -> None:
+    """Datasette itself has none, so it ends badly, but past the guard, and it is counted out."""
+    headers = {"X-Cloudapp-Actor": workspace_shared.actor_token("owner")}
+    with (
+        pytest.raises(InvalidStatus) as failed,
+        unix_connect(
+            str(workspace_shared.socket), "ws://birds.test/-/ws", additional_headers=headers
+        ),
+    ):
+        pass
+    assert failed.value.response.status_code == 500
+    assert workspace_shared.health()["in_flight"] == 0
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -286,6 +300,45 @@ def test_large_utf8_is_read_as_utf8(workspace_container: Workspace) -> None:
             query = {"sql": f"select name from {table} where name like '%4999%'"}  # noqa: S608
             rows = client.get("/data.json", params=query).json()["rows"]
             assert rows == [["Zaunkönig 4999 鳥"]]
+
+
+@pytest.mark.parametrize(
+    ("page", "field", "name"), [("/-/upload-dbs", "db", "b.db"), ("/-/upload-csvs", "csv", "b.csv")]
+)
+def test_a_browser_uploads_with_the_forms_own_fields(
+    workspace_container: Workspace, tmp_path: Path, page: str, field: str, name: str
+) -> None:
+    """With the page's cookie and token, without JavaScript."""
+    data = sqlite_bytes(tmp_path, "b") if field == "db" else csv_of(3)
+    browser = {"Sec-Fetch-Site": "same-origin", "Origin": "http://birds.test"}
+    with workspace_container.as_role("editor", Accept="text/html", **browser) as client:
+        token = client.get(page).text.split('name="csrftoken" value="')[1].split('"')[0]
+        assert client.cookies["ds_csrftoken"]
+        response = client.post(page, data={"csrftoken": token}, files={field: (name, data)})
+        assert response.status_code in (200, 302), response.text
+        wait_until(lambda: idle(workspace_container), "the import")
+        database, table = ("b", "b") if field == "db" else ("data", "b")
+        assert count(client, database, table) == 3
+
+
+def test_search_and_maps_work(workspace_container: Workspace) -> None:
+    """Every default plugin does what it is there for with these versions of everything else."""
+    places = "name,latitude,longitude\nWren Hill,51.5,-0.1\nOwl Wood,48.8,2.3\n"
+    with workspace_container.as_role("editor") as client:
+        client.get("/-/configure-fts")
+        upload_csv(client, places.encode(), "places")
+        wait_until(lambda: idle(workspace_container), "the import")
+        done = client.post("/-/configure-fts/data", data={"table": "places", "column.name": "on"})
+        assert done.status_code == 302, done.text
+        found = client.get("/data/places.json", params={"_search": "owl", "_shape": "objects"})
+        assert [row["name"] for row in found.json()["rows"]] == ["Owl Wood"]
+        assert "places" in client.get("/-/search", params={"q": "owl"}).text
+        assert "search-all-q" in client.get("/").text
+        page = client.get("/data/places").text
+        assert "datasette-cluster-map.js" in page
+        assert "leaflet" in page
+        script = client.get("/-/static-plugins/datasette-cluster-map/datasette-cluster-map.js")
+        assert script.status_code == 200
 
 
 def test_a_killed_import_is_called_interrupted_and_does_not_keep_it_awake(

@@ -1,4 +1,4 @@
-"""Real workspace containers for tests: a Builder on the plain Docker SDK, and one instance.
+"""Real workspace containers for tests, on the plain Docker SDK.
 
 Everything made here carries the label TEST_LABEL and is removed at the end, also after a failure.
 """
@@ -9,20 +9,15 @@ import secrets
 import tarfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import docker
-import docker.errors
 import httpx
 import jwt
-import requests
 from docker.models.containers import Container
-
-from deploy.builder import RunResult
-from deploy.engines.base import EngineError
 
 TEST_LABEL = "cloudapp.test.workspace-image"
 START_SECONDS = 30.0
@@ -41,78 +36,6 @@ HARDENED: dict[str, Any] = {
     "pids_limit": 128,
 }
 TMPFS = "rw,noexec,nosuid,nodev,size=16m,mode=1777"
-
-
-class SdkBuilder:
-    """deploy.images.Builder in the fewest lines that do it."""
-
-    def __init__(self, client: docker.DockerClient) -> None:
-        self._client = client
-
-    def architecture(self) -> str:
-        return str(self._client.info()["Architecture"])
-
-    def image_id(self, reference: str) -> str | None:
-        try:
-            return str(self._client.images.get(reference).id)
-        except docker.errors.ImageNotFound:
-            return None
-
-    def image_exists(self, reference: str) -> bool:
-        return self.image_id(reference) is not None
-
-    def pull(self, reference: str, timeout: float) -> bool:
-        """No registry is asked in tests: the base that we make ourselves is the one to prove."""
-        return False
-
-    def import_image(self, tar: BinaryIO, reference: str) -> str:
-        repository, _, tag = reference.partition(":")
-        self._client.api.import_image(tar, repository=repository, tag=tag)
-        return str(self._client.images.get(reference).id)
-
-    def build(
-        self,
-        context: BinaryIO,
-        tag: str,
-        labels: Mapping[str, str],
-        build_args: Mapping[str, str],
-    ) -> str:
-        try:
-            image, _ = self._client.images.build(
-                fileobj=context,
-                custom_context=True,
-                tag=tag,
-                labels=dict(labels),
-                buildargs=dict(build_args),
-                network_mode="none",
-                rm=True,
-                forcerm=True,
-            )
-        except docker.errors.BuildError as error:
-            log = "".join(line.get("stream", "") for line in error.build_log)
-            raise EngineError(f"{error.msg}\n{log[-2000:]}") from error
-        return str(image.id)
-
-    def run_once(self, reference: str, command: tuple[str, ...], timeout: float) -> RunResult:
-        container = self._client.containers.create(
-            reference,
-            entrypoint=list(command),
-            labels={TEST_LABEL: "1"},
-            tmpfs={
-                "/tmp": TMPFS,
-                "/data": "rw,noexec,uid=10001,gid=10001,mode=700",
-                "/run/instance": "rw,noexec,uid=10001,gid=10001,mode=755",
-            },
-            **HARDENED,
-        )
-        try:
-            container.start()
-            code = container.wait(timeout=timeout)["StatusCode"]
-            return RunResult(code, container.logs().decode())
-        except requests.exceptions.RequestException as error:
-            raise EngineError(f"{command} was not over after {timeout} s") from error
-        finally:
-            container.remove(force=True)
 
 
 class Workspace:

@@ -93,9 +93,10 @@ def _ours(header: bytes) -> bool:
 def _from_another_site(scope: Scope) -> bool:
     """Did a page of another address make the browser send this write or open this WebSocket?
 
-    Neighbouring workspaces are the same site to a browser, so SameSite cookies do not stop one
-    workspace's page from posting to another; and asgi-csrf lets requests without cookies through.
-    Clients that are no browsers send neither header and pass.
+    This is all the protection against forged requests, in place of asgi-csrf's tokens. Neighbouring
+    workspaces are the same site to a browser, so SameSite cookies do not stop one workspace's page
+    from posting to another. Every browser since 2020 sends one of the two headers with a write, and
+    no page can change them; clients that are no browsers send neither, and pass.
     """
     if scope["type"] == "http" and scope["method"] in _SAFE_METHODS:
         return False

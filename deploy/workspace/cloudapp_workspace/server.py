@@ -56,7 +56,7 @@ def serve(environment: Environment, listener: socket.socket) -> None:
     activity = Activity()
     guard = Guard(datasette.app(), datasette, environment, activity)
     config = uvicorn.Config(
-        guard,  # type: ignore[arg-type]
+        guard,
         loop="asyncio",
         http="h11",
         ws=_websocket_protocol,  # type: ignore[arg-type]
