@@ -280,7 +280,6 @@ MFA_ADAPTER = "accounts.adapters.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "cloudapp"
-MFA_TOTP_TOLERANCE = 1  # phones' clocks are seconds off
 USERSESSIONS_TRACK_ACTIVITY = True  # by accounts.middleware
 
 # --- cookies, headers, files, mail, logs ---------------------------------------------------------

@@ -12,7 +12,7 @@ from accounts.google.provider import GoogleProvider
 from accounts.models import User
 from tests.accounts.conftest import PASSWORD, MakeUser
 from tests.accounts.oidc_provider import Person, Provider
-from tests.accounts.people import is_signed_in, link_in, prove, sign_in
+from tests.accounts.people import is_signed_in, link_in, press, prove, sign_in
 from tests.browser import NewPage
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -25,8 +25,9 @@ def come_by_google(page: Page, site: str, person: Person, provider: Provider) ->
     """Sign in, or up, as a person at the provider."""
     provider.person = person
     page.goto(f"{site}/account/login/")
-    page.get_by_role("button", name="Continue with Google").click()
-    page.get_by_role("link", name="Continue as").click()
+    press(page, "Continue with Google")
+    with page.expect_navigation():
+        page.get_by_role("link", name="Continue as").click()
 
 
 def connect(page: Page, site: str, person: Person, provider: Provider) -> None:
@@ -34,7 +35,8 @@ def connect(page: Page, site: str, person: Person, provider: Provider) -> None:
     provider.person = person
     page.goto(f"{site}/account/3rdparty/")
     page.get_by_role("button", name="Google account").click()
-    page.get_by_role("link", name="Continue as").click()
+    with page.expect_navigation():
+        page.get_by_role("link", name="Continue as").click()
 
 
 def heading(page: Page) -> str:
@@ -192,7 +194,7 @@ def test_an_unverified_address_is_verified_by_mail(
     assert heading(owner) == "Sign in first", "whoever clicks on the link need not be who came"
     assert not EmailAddress.objects.get().verified
     page.goto(link_in(mailoutbox[0]))
-    page.get_by_role("button", name="Yes, confirm").click()
+    press(page, "Yes, confirm")
     page.wait_for_url(f"{site}/workspaces/**")
     assert EmailAddress.objects.get().verified
 
@@ -209,7 +211,7 @@ def test_who_signed_up_with_a_victims_address_gets_nothing(
     attacker.goto(f"{site}/account/signup/")
     attacker.get_by_label("Email").fill("ada@example.com")
     attacker.get_by_label("Password").fill("what the attacker knows")
-    attacker.get_by_role("button", name="Sign up").click()
+    press(attacker, "Sign up")
     attacker.get_by_role("heading", name="Check your mail").wait_for()
     come_by_google(page, site, ADA, provider)
     page.wait_for_url(f"{site}/workspaces/**")
@@ -245,10 +247,10 @@ def test_two_unproven_claims_do_not_meet(
     come_by_google(page, site, Person("1", "ada@example.com", email_verified=False), provider)
     assert heading(page) == "One more thing"
     assert page.get_by_label("Email").input_value() == "ada@example.com"
-    page.get_by_role("button", name="Sign up").click()
+    press(page, "Sign up")
     assert heading(page) == "Check your mail"
     page.goto(link_in(mailoutbox[0]))
-    page.get_by_role("button", name="Yes, confirm").click()
+    press(page, "Yes, confirm")
     page.wait_for_url(f"{site}/workspaces/**")
     assert EmailAddress.objects.get().user == SocialAccount.objects.get().user
     assert not User.objects.filter(pk=pending.pk).exists()
@@ -260,9 +262,9 @@ def test_no_address_at_all(
     come_by_google(page, site, Person("1", ""), provider)
     assert heading(page) == "One more thing"
     page.get_by_label("Email").fill("ada@example.com")
-    page.get_by_role("button", name="Sign up").click()
+    press(page, "Sign up")
     page.goto(link_in(mailoutbox[0]))
-    page.get_by_role("button", name="Yes, confirm").click()
+    press(page, "Yes, confirm")
     page.wait_for_url(f"{site}/workspaces/**")
     assert User.objects.get().email == "ada@example.com"
 
