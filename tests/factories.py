@@ -56,14 +56,25 @@ STATES: dict[Status, dict[str, Any]] = {
 }
 
 
-def make_user(email: str = "", *, name: str = "", **fields: Any) -> User:
-    """Make a user with a verified primary address (made up when empty)."""
-    user = User.objects.create_user("a long enough password", **fields)
+def make_user(
+    email: str = "", *, name: str = "", password: str | None = None, **fields: Any
+) -> User:
+    """Make a user with a verified primary address (made up when empty).
+
+    Without a password there is no slow hash to make; `client.force_login` works all the same.
+    """
+    user = User.objects.create_user(password, **fields)
     email = email or f"person{next(_numbers)}@example.org"
     EmailAddress.objects.create(user=user, email=email, primary=True, verified=True)
     if name:
         Profile.objects.create(user=user, display_name=name)
     return user
+
+
+def make_plan() -> Plan:
+    """Return the default plan. A migration makes it, but tests with real transactions empty it."""
+    plan, _ = Plan.objects.get_or_create(is_default=True, defaults={"name": "Standard"})
+    return plan
 
 
 def make_image(**fields: Any) -> Image:
@@ -104,7 +115,7 @@ def make_workspace(
     workspace = Workspace.objects.create(
         name=name or slug.replace("-", " ").capitalize(),
         slug=slug,
-        plan=Plan.objects.get(is_default=True),
+        plan=make_plan(),
         instance=instance,
         deleted_at=timezone.now() if status in (Status.DELETING, Status.DELETED) else None,
     )

@@ -1,0 +1,55 @@
+"""What tests of workspaces share."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from accounts.models import User
+from tests import factories
+from tests.browser import browser, new_page, page
+
+__all__ = ["browser", "new_page", "page"]
+
+SignIn = Callable[[User], Client]
+
+
+@pytest.fixture(autouse=True)
+def plain_settings(settings: Settings) -> None:
+    """Static files as they lie in the source: nothing was collected."""
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+
+
+@pytest.fixture
+def ready(db: None) -> None:
+    """What must be there before anybody can make a workspace: the default plan and an image."""
+    factories.make_plan()
+    factories.make_image()
+
+
+@pytest.fixture
+def owner(db: None) -> User:
+    """Somebody with an account."""
+    return factories.make_user("ada@example.org", name="Ada")
+
+
+@pytest.fixture
+def sign_in() -> SignIn:
+    """Return a browser without JavaScript in which somebody is signed in."""
+
+    def sign_in(user: User) -> Client:
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+@pytest.fixture
+def client_of_owner(owner: User, sign_in: SignIn) -> Client:
+    """The owner's browser, without JavaScript."""
+    return sign_in(owner)

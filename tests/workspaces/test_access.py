@@ -1,0 +1,179 @@
+"""Every address of a workspace, as each kind of person, from one table."""
+
+import re
+from dataclasses import dataclass, field
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponseBase
+from django.test import Client
+from django.urls import resolve
+
+from accounts.models import User
+from deploy.states import Status
+from tests import factories
+from tests.workspaces.html import Page
+from workspaces import access, urls
+from workspaces.models import Role, Workspace
+
+
+@dataclass(frozen=True)
+class Address:
+    """One address under /workspaces/<slug>/, and what it takes."""
+
+    path: str
+    ability: str
+    status: Status = Status.RUNNING
+    post: dict[str, str] | None = None
+    allowed: int = 302
+    query: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, client: Client, slug: str) -> HttpResponseBase:
+        url = f"/workspaces/{slug}/{self.path}"
+        if self.post is None:
+            return client.get(url, self.query)
+        return client.post(url, self.post)
+
+
+TABLE = [
+    Address("", "see", allowed=200),
+    Address("live/", "see", allowed=200, query={"seen": "something old"}),
+    Address("activity/", "read_activity", allowed=200),
+    Address("logs/", "read_logs", allowed=200),
+    Address("start/", "start", Status.STOPPED, {}),
+    Address("stop/", "stop", post={}),
+    Address("restart/", "restart", post={}),
+    Address("rename/", "rename", post={"name": "Other"}),
+    Address("delete/", "delete", post={"confirm": "trees"}),
+    Address("undelete/", "undelete", Status.DELETING, {}),
+]
+by_path = pytest.mark.parametrize("address", TABLE, ids=[entry.path or "page" for entry in TABLE])
+
+
+@pytest.fixture
+def owner(db: None) -> User:
+    return factories.make_user()
+
+
+def somebody(role: str, workspace: Workspace) -> Client:
+    client = Client()
+    if role != "anonymous":
+        user = factories.make_user(is_staff=role == "operator", is_superuser=role == "operator")
+        client.force_login(user)
+        if role in Role.values:
+            factories.add_member(workspace, user, Role(role))
+        elif role == "other tenant":
+            factories.make_workspace(user)
+    return client
+
+
+def plain(response: HttpResponseBase) -> bytes:
+    """A page's content without its CSRF tokens, which differ each time."""
+    return re.sub(rb'value="\w{64}"', b"", response.getvalue())
+
+
+def test_the_table_knows_every_address() -> None:
+    slugged = {str(url.pattern) for url in urls.web if "<slug:slug>" in str(url.pattern)}
+    assert slugged == {f"workspaces/<slug:slug>/{entry.path}" for entry in TABLE}
+    assert {entry.ability for entry in TABLE} == set(access.NEEDS)
+
+
+@pytest.mark.parametrize(
+    "role", ["owner", "editor", "viewer", "other tenant", "operator", "anonymous"]
+)
+@by_path
+def test_who_may(address: Address, role: str, owner: User) -> None:
+    workspace = factories.make_workspace(owner, "trees", status=address.status)
+    before = Workspace.objects.filter(pk=workspace.pk).values().get()
+    client = somebody(role, workspace)
+    response = address.ask(client, "trees")
+    if role == "anonymous" and address.path == "live/":
+        expected = 401
+    elif role == "anonymous":
+        expected = 302
+        assert response["Location"].startswith("/account/login/?next=/workspaces/trees/")
+    elif role in ("other tenant", "operator"):
+        expected = 404
+        assert plain(response).replace(b"trees", b"") == plain(
+            address.ask(client, "unknown-slug")
+        ).replace(b"unknown-slug", b"")
+    else:
+        may = access.is_at_least(role, access.NEEDS[address.ability])
+        expected = address.allowed if may else 403
+    assert response.status_code == expected
+    if expected in (401, 403, 404) or role == "anonymous":
+        assert Workspace.objects.filter(pk=workspace.pk).values().get() == before
+        assert not workspace.activities.exists()
+
+
+@pytest.mark.parametrize("role", Role.values)
+@pytest.mark.parametrize("status", list(Status)[:-1])
+def test_only_what_the_role_may_do_is_shown(role: str, status: Status, owner: User) -> None:
+    workspace = factories.make_workspace(owner, "trees", status=status)
+    response = somebody(role, workspace).get("/workspaces/trees/")
+    page = Page(response.content.decode())
+    shown = {target for target in page.actions | page.links if target.startswith("/workspaces/t")}
+    for target in shown:
+        slugged = str(resolve(target).route).removeprefix("workspaces/<slug:slug>/")
+        (address,) = [entry for entry in TABLE if entry.path == slugged]
+        assert access.is_at_least(role, access.NEEDS[address.ability]), f"{role} sees {target}"
+    if role == "viewer":
+        assert page.actions == {"/account/logout/"}
+
+
+@by_path
+def test_what_changes_something_must_be_posted(address: Address, owner: User) -> None:
+    factories.make_workspace(owner, "trees", status=address.status)
+    client = Client()
+    client.force_login(owner)
+    wrong = client.post if address.post is None else client.get
+    assert wrong(f"/workspaces/trees/{address.path}").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "address", [entry for entry in TABLE if entry.post is not None], ids=lambda entry: entry.path
+)
+def test_forms_of_other_sites_are_refused(address: Address, owner: User) -> None:
+    workspace = factories.make_workspace(owner, "trees", status=address.status)
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(owner)
+    response = address.ask(client, "trees")
+    assert response.status_code == 403
+    assert b"This form is too old to send" in response.getvalue()
+    assert not workspace.activities.exists()
+
+
+@by_path
+def test_what_is_gone_is_nowhere(address: Address, owner: User) -> None:
+    factories.make_workspace(owner, "trees", status=Status.DELETED)
+    client = Client()
+    client.force_login(owner)
+    assert address.ask(client, "trees").status_code == 404
+
+
+def test_get_workspace(owner: User) -> None:
+    workspace = factories.make_workspace(owner, "trees")
+    editor = factories.make_user()
+    factories.add_member(workspace, editor, Role.EDITOR)
+    assert access.get_workspace(owner, "trees", Role.OWNER) == workspace
+    assert access.get_workspace(editor, "trees", Role.EDITOR) == workspace
+    with pytest.raises(PermissionDenied):
+        access.get_workspace(editor, "trees", Role.OWNER)
+    for user in (factories.make_user(), AnonymousUser()):
+        with pytest.raises(Http404):
+            access.get_workspace(user, "trees")
+    with pytest.raises(Http404):
+        access.get_workspace(owner, "trees-2")
+
+
+def test_a_member_who_was_removed_is_a_stranger_at_once(owner: User) -> None:
+    workspace = factories.make_workspace(owner, "trees")
+    friend = factories.make_user()
+    member = factories.add_member(workspace, friend, Role.EDITOR)
+    client = Client()
+    client.force_login(friend)
+    assert client.get("/workspaces/trees/").status_code == 200
+    member.delete()
+    assert client.get("/workspaces/trees/").status_code == 404
+    assert client.get("/workspaces/trees/live/?seen=x").status_code == 404

@@ -1,0 +1,292 @@
+"""What can be done with a workspace: each deed with its record, and what is refused."""
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+from pytest_django import Settings
+
+from accounts.models import User
+from deploy.models import Image, Instance
+from deploy.states import Desired, Status, StopReason
+from tests import factories
+from workspaces import services
+from workspaces.models import Activity, Member, Plan, Role, Workspace
+
+
+def deeds(workspace: Workspace) -> list[str]:
+    return list(workspace.activities.values_list("verb", flat=True))
+
+
+# --- create ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ready")
+def test_create_makes_workspace_owner_instance_and_record(owner: User) -> None:
+    Plan.objects.update(memory_mb=256, cpus=0.5, pids=64, idle_seconds=60, internet=True)
+    newest = factories.make_image()
+    workspace = services.create_workspace(owner, "  Trees  of Lisbon ", "trees")
+    assert (workspace.name, workspace.slug) == ("Trees of Lisbon", "trees")
+    assert workspace.status is Status.PROVISIONING
+    instance = workspace.instance
+    assert (instance.memory_mb, instance.cpus, instance.pids) == (256, 0.5, 64)
+    assert (instance.idle_seconds, instance.internet, instance.image) == (60, True, newest)
+    assert [(member.user, member.role) for member in workspace.members.all()] == [
+        (owner, Role.OWNER)
+    ]
+    assert deeds(workspace) == ["created"]
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_taken_slug_comes_with_a_free_one(owner: User) -> None:
+    services.create_workspace(owner, "Trees", "trees")
+    services.create_workspace(owner, "Trees", "trees-2")
+    with pytest.raises(services.SlugTaken, match="“trees” is taken") as caught:
+        services.create_workspace(owner, "Trees", "trees")
+    assert (caught.value.alternative, caught.value.field) == ("trees-3", "slug")
+    assert services.is_slug_free("trees-3")
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_long_taken_slug_has_an_alternative_that_fits(owner: User) -> None:
+    slug = "x" * 40
+    services.create_workspace(owner, "X", slug)
+    alternative = services.free_slug(slug)
+    assert alternative == "x" * 38 + "-2"
+    services.create_workspace(owner, "X", alternative)
+    assert services.free_slug(slug) == "x" * 38 + "-3"
+
+
+@pytest.mark.usefixtures("ready")
+@pytest.mark.parametrize(
+    ("name", "slug", "field", "words"),
+    [
+        ("Trees", "www", "slug", "reserved"),
+        ("Trees", "Trees", "slug", "small letters"),
+        ("   ", "trees", "name", "name"),
+        ("x" * 81, "trees", "name", "at most 80"),
+    ],
+)
+def test_bad_names_and_slugs_are_refused(
+    owner: User, name: str, slug: str, field: str, words: str
+) -> None:
+    with pytest.raises(services.Refused, match=words) as caught:
+        services.create_workspace(owner, name, slug)
+    assert caught.value.field == field
+    assert not Workspace.objects.exists()
+
+
+def test_without_an_image_nothing_is_made(owner: User) -> None:
+    factories.make_plan()
+    factories.make_image(state=Image.State.BUILDING)
+    with pytest.raises(services.NoImage):
+        services.create_workspace(owner, "Trees", "trees")
+    assert not Workspace.objects.exists()
+    assert not Instance.objects.exists()
+
+
+@pytest.mark.usefixtures("ready")
+def test_the_quota_counts_own_live_workspaces(owner: User) -> None:
+    Plan.objects.update(max_workspaces=2)
+    other = factories.make_user()
+    theirs = factories.make_workspace(other)
+    factories.add_member(theirs, owner, Role.EDITOR)
+    first = services.create_workspace(owner, "One", "one")
+    services.create_workspace(owner, "Two", "two")
+    with pytest.raises(services.QuotaReached, match="2 workspaces"):
+        services.create_workspace(owner, "Three", "three")
+    services.delete(first, owner)
+    services.create_workspace(owner, "Three", "three")
+    with pytest.raises(services.QuotaReached):
+        services.undelete(first, owner)
+
+
+def at_once(count: int, work: Callable[[int], None]) -> list[Exception]:
+    """Run `work` in threads that begin together; return what they raised."""
+    gate = threading.Barrier(count)
+    raised: list[Exception] = []
+
+    def run(number: int) -> None:
+        gate.wait(10)
+        try:
+            work(number)
+        except Exception as error:
+            raised.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    return raised
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("ready")
+def test_two_requests_at_once_cannot_both_take_the_last_place(owner: User) -> None:
+    Plan.objects.update(max_workspaces=3)
+    raised = at_once(6, lambda n: _create(owner, f"space-{n}"))
+    assert [type(error) for error in raised] == [services.QuotaReached] * 3
+    assert Workspace.objects.count() == 3
+    assert Instance.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("ready")
+def test_two_people_at_once_cannot_both_have_a_slug() -> None:
+    people = [factories.make_user() for _ in range(4)]
+    raised = at_once(4, lambda n: _create(people[n], "trees"))
+    assert [type(error) for error in raised] == [services.SlugTaken] * 3
+    assert {str(error) for error in raised} == {"“trees” is taken. “trees-2” is free."}
+    assert Workspace.objects.count() == Instance.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("ready")
+def test_a_double_click_is_one_deed(owner: User) -> None:
+    workspace = factories.make_workspace(owner, status=Status.STOPPED)
+    assert at_once(4, lambda n: services.start(workspace, owner)) == []
+    assert deeds(workspace) == ["started"]
+
+
+def _create(user: User, slug: str) -> None:
+    services.create_workspace(user, slug, slug)
+
+
+# --- run ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [Status.STOPPED, Status.SLEEPING, Status.FAILED])
+def test_start(owner: User, status: Status) -> None:
+    workspace = factories.make_workspace(owner, status=status)
+    services.start(workspace, owner)
+    workspace.instance.refresh_from_db()
+    assert workspace.instance.desired == Desired.RUNNING
+    assert workspace.status is Status.PROVISIONING
+    assert deeds(workspace) == ["started"]
+
+
+def test_starting_what_runs_changes_nothing(owner: User) -> None:
+    workspace = factories.make_workspace(owner)
+    services.start(workspace, owner)
+    assert deeds(workspace) == []
+
+
+def test_an_owner_cannot_lift_a_suspension(owner: User) -> None:
+    workspace = factories.make_workspace(owner, status=Status.SUSPENDED)
+    for deed in (services.start, services.stop, services.restart):
+        with pytest.raises(services.Refused):
+            deed(workspace, owner)
+    workspace.instance.refresh_from_db()
+    assert workspace.status is Status.SUSPENDED
+    assert deeds(workspace) == []
+
+
+def test_stop_keeps_requests_from_waking_it(owner: User) -> None:
+    for status in (Status.RUNNING, Status.SLEEPING, Status.PROVISIONING, Status.FAILED):
+        workspace = factories.make_workspace(owner, status=status)
+        services.stop(workspace, owner)
+        services.stop(workspace, owner)
+        workspace.instance.refresh_from_db()
+        assert workspace.instance.stop_reason == StopReason.OWNER
+        assert deeds(workspace) == ["stopped"]
+
+
+def test_restart_asks_for_a_fresh_container(owner: User) -> None:
+    workspace = factories.make_workspace(owner)
+    generation = workspace.instance.generation
+    services.restart(workspace, owner)
+    workspace.instance.refresh_from_db()
+    assert workspace.instance.generation == generation + 1
+    assert deeds(workspace) == ["restarted"]
+    stopped = factories.make_workspace(owner, status=Status.STOPPED)
+    with pytest.raises(services.Refused, match="start it instead"):
+        services.restart(stopped, owner)
+
+
+def test_rename(owner: User) -> None:
+    workspace = factories.make_workspace(owner, "trees", name="Trees")
+    services.rename(workspace, owner, "  Old   trees ")
+    services.rename(workspace, owner, "Old trees")
+    workspace.refresh_from_db()
+    assert (workspace.name, workspace.slug) == ("Old trees", "trees")
+    assert [activity.detail for activity in workspace.activities.all()] == [
+        "from “Trees” to “Old trees”"
+    ]
+
+
+# --- delete ---------------------------------------------------------------------------------
+
+
+def test_delete_and_undo(owner: User, settings: Settings) -> None:
+    settings.DELETE_GRACE_SECONDS = 3600
+    workspace = factories.make_workspace(owner, "trees")
+    old = workspace.instance
+    before = timezone.now()
+    services.delete(workspace, owner)
+    services.delete(workspace, owner)
+    workspace.refresh_from_db()
+    assert workspace.deleted_at is not None
+    assert workspace.status is Status.DELETING
+    assert workspace.instance.purge_at is not None
+    assert workspace.instance.purge_at - before >= timedelta(seconds=3600)
+    assert not services.is_slug_free("trees")
+
+    services.undelete(workspace, owner)
+    services.undelete(workspace, owner)
+    workspace.refresh_from_db()
+    assert workspace.deleted_at is None
+    assert workspace.instance.pk != old.pk
+    assert workspace.instance.volume == old.volume
+    assert workspace.status is Status.PROVISIONING
+    assert deeds(workspace) == ["deleted", "restored"]
+
+
+def test_a_deleted_workspace_takes_no_changes(owner: User) -> None:
+    workspace = factories.make_workspace(owner, status=Status.DELETING)
+    for deed in (services.start, services.stop, services.restart):
+        with pytest.raises(services.Refused, match="Bring it back first"):
+            deed(workspace, owner)
+    with pytest.raises(services.Refused, match="Bring it back first"):
+        services.rename(workspace, owner, "Other")
+    assert deeds(workspace) == []
+
+
+@pytest.mark.usefixtures("ready")
+def test_once_the_data_is_gone_the_slug_is_free(owner: User) -> None:
+    gone = factories.make_workspace(owner, "trees", status=Status.DELETED)
+    assert services.is_slug_free("trees")
+    with pytest.raises(services.Refused, match="too late"):
+        services.undelete(gone, owner)
+    again = services.create_workspace(owner, "Trees", "trees")
+    gone.refresh_from_db()
+    assert gone.purged_at is not None
+    assert again.pk != gone.pk
+    assert Member.objects.filter(workspace=again, user=owner).exists()
+
+
+def test_release_purged_leaves_the_others_alone(owner: User) -> None:
+    kept = [
+        factories.make_workspace(owner),
+        factories.make_workspace(owner, status=Status.DELETING),
+    ]
+    gone = factories.make_workspace(owner, status=Status.DELETED)
+    assert services.release_purged() == 1
+    assert services.release_purged() == 0
+    gone.refresh_from_db()
+    assert gone.purged_at is not None
+    assert all(Workspace.objects.get(pk=one.pk).purged_at is None for one in kept)
+
+
+def test_deeds_outlive_the_people_who_did_them(owner: User) -> None:
+    workspace = factories.make_workspace(owner, status=Status.STOPPED)
+    helper = factories.make_user()
+    services.start(workspace, helper)
+    helper.delete()
+    assert Activity.objects.get(workspace=workspace).user is None
