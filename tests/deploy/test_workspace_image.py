@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import httpx
@@ -64,8 +65,10 @@ def test_every_path_refuses_every_wrong_token(workspace_shared: Workspace) -> No
                 assert response.json() == {"ok": False, "error": "This page is not open to you"}
 
 
-def headers_of(token: str | bytes | None) -> dict[str, str | bytes]:
-    return {} if token is None else {"X-Cloudapp-Actor": token}
+def headers_of(token: str | bytes | None) -> dict[bytes, bytes]:
+    if token is None:
+        return {}
+    return {b"X-Cloudapp-Actor": token.encode() if isinstance(token, str) else token}
 
 
 def test_two_tokens_are_refused(workspace_shared: Workspace) -> None:
@@ -166,8 +169,8 @@ def test_datasette_and_plugins_never_see_the_token(workspace_shared: Workspace) 
         " (b'accept', b'*')]}\n"
         "print(_with_actor(scope, Claims('actor', {'id': '1'}, {'url': 'u'})))"
     )
-    done = workspace_shared.container.exec_run(["/opt/workspace/bin/python", "-IBc", code])
-    assert done.exit_code == 0, done.output
+    done = workspace_shared.execute("/opt/workspace/bin/python", "-IBc", code)
+    assert done.code == 0, done.output
     assert b"x-cloudapp" not in done.output.lower()
     assert b"accept" in done.output
 
@@ -264,7 +267,7 @@ def upload_db(client: httpx.Client, data: bytes, name: str) -> httpx.Response:
 
 
 def idle(instance: Workspace) -> bool:
-    return instance.health()["busy"] == []
+    return not instance.health()["busy"]
 
 
 def test_a_csv_becomes_a_table_and_its_import_is_reported(workspace_container: Workspace) -> None:
@@ -346,6 +349,7 @@ def test_a_killed_import_is_called_interrupted_and_does_not_keep_it_awake(
 ) -> None:
     with workspace_container.as_role("editor") as client:
         upload_csv(client, csv_of(200_000), "birds")
+        wait_until(lambda: client.get("/data/birds").status_code == 200, "the first rows")
         assert not idle(workspace_container)
         workspace_container.container.kill()
         workspace_container.container.wait()
@@ -424,7 +428,8 @@ def test_an_upload_larger_than_every_memory(workspace_container: Workspace, tmp_
 
 def anonymous_memory(instance: Workspace) -> int:
     """Bytes that cannot be dropped: everything but the page cache."""
-    stats = instance.container.stats(stream=False)["memory_stats"]["stats"]
+    answer: Any = instance.container.stats(stream=False)
+    stats = answer["memory_stats"]["stats"]
     return int(stats.get("total_rss", stats.get("anon", 0)))
 
 
@@ -547,7 +552,7 @@ def test_the_image_carries_no_installer_and_runs_as_nobody(
     assert config["User"] == "10001:10001"
     assert config["Labels"][DIGEST_LABEL].startswith(workspace_image.split(":")[1])
     find = "find / -xdev -name '*.whl' -o -path '*/pip/__init__.py' -o -name 'pip3*' 2>/dev/null"
-    done = workspace_shared.container.exec_run(["sh", "-c", find])
+    done = workspace_shared.execute("sh", "-c", find)
     assert done.output == b""
 
 
@@ -556,8 +561,8 @@ def test_the_instance_key_is_not_in_the_environment_of_python(workspace_shared: 
         "from cloudapp_workspace.environment import read_environment\n"
         "import os\nprint(read_environment(), os.environ.get('INSTANCE_KEY'))"
     )
-    done = workspace_shared.container.exec_run(["/opt/workspace/bin/python", "-IBc", code])
-    assert done.exit_code == 0, done.output
+    done = workspace_shared.execute("/opt/workspace/bin/python", "-IBc", code)
+    assert done.code == 0, done.output
     assert workspace_shared.key.encode() not in done.output
     assert b"None" in done.output
 
@@ -575,8 +580,8 @@ def test_a_wrong_environment_is_named(
     workspace_shared: Workspace, change: dict[str, str], message: str
 ) -> None:
     command = ["/opt/workspace/bin/python", "-IB", "-m", "cloudapp_workspace"]
-    done = workspace_shared.container.exec_run(command, environment=change)
-    assert done.exit_code == 2
+    done = workspace_shared.execute(*command, environment=change)
+    assert done.code == 2
     assert message in done.output.decode()
 
 
@@ -596,7 +601,7 @@ def test_it_can_listen_on_tcp_instead(workspace_shared: Workspace) -> None:
         "        time.sleep(0.02)\n"
         "server.send_signal(signal.SIGTERM); print('ended', server.wait(20))\n"
     )
-    done = workspace_shared.container.exec_run(["/opt/workspace/bin/python", "-IBc", code])
+    done = workspace_shared.execute("/opt/workspace/bin/python", "-IBc", code)
     assert b"answered 403" in done.output, done.output
     assert b"ended 0" in done.output
 

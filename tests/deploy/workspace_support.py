@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import docker
 import httpx
@@ -36,6 +36,13 @@ HARDENED: dict[str, Any] = {
     "pids_limit": 128,
 }
 TMPFS = "rw,noexec,nosuid,nodev,size=16m,mode=1777"
+
+
+class Executed(NamedTuple):
+    """How a command inside a container ended, and what it wrote."""
+
+    code: int | None
+    output: bytes
 
 
 class Workspace:
@@ -110,6 +117,12 @@ class Workspace:
         assert response.status_code == 200, response.text
         found: dict[str, Any] = response.json()
         return found
+
+    def execute(self, *command: str, environment: dict[str, str] | None = None) -> Executed:
+        """Run something inside, as the container's own user."""
+        done = self.container.exec_run(list(command), environment=environment)
+        assert isinstance(done.output, bytes)
+        return Executed(done.exit_code, done.output)
 
     def put_file(self, path: str, data: bytes, mode: int = 0o644) -> None:
         """Write a file of uid 10001 into the container's /data (it may be stopped)."""
