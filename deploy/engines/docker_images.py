@@ -61,7 +61,9 @@ class DockerImages:
     def import_image(self, tar: BinaryIO, reference: str) -> str:
         """Make an image from the tar of a root file system; return its id."""
         repository, _, tag = reference.partition(":")
-        said = self._client.import_image_from_stream(tar, repository=repository, tag=tag)
+        # A generator and not the file: the client announces chunks, and only then sends them.
+        chunks = iter(lambda: tar.read(1024 * 1024), b"")
+        said = self._client.import_image_from_stream(chunks, repository=repository, tag=tag)
         outcome = json.loads(said.strip().splitlines()[-1])
         if "error" in outcome:
             raise EngineRefused(outcome["error"])
