@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 
 from deploy.images import DIGEST_LABEL
-from tests.deploy.workspace_support import Workspace, wait_until, workspace
+from tests.deploy.workspace_support import STOP_SECONDS, Workspace, wait_until, workspace
 
 PATHS = [
     "/",
@@ -274,7 +274,7 @@ def test_a_csv_becomes_a_table_and_its_import_is_reported(workspace_container: W
     with workspace_container.as_role("editor") as client:
         upload_csv(client, csv_of(20_000), "birds")
         # The response is out and the import has only begun.
-        assert workspace_container.health()["busy"] == ["importing a CSV file"]
+        assert "importing a CSV file" in workspace_container.health()["busy"]
         wait_until(lambda: idle(workspace_container), "the import")
         assert count(client, "data", "birds") == 20_000
         sql = "select typeof(ring) as t from birds limit 1"
@@ -509,7 +509,7 @@ def test_a_stop_while_it_still_starts_is_a_clean_one(
         wait_until(made.socket.exists, "the socket")
         began = time.monotonic()
         assert made.stop() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < STOP_SECONDS - 5
 
 
 def test_idle_counts_from_the_last_request_and_probes_do_not(
@@ -520,9 +520,11 @@ def test_idle_counts_from_the_last_request_and_probes_do_not(
     with workspace_container.client() as stranger:
         stranger.get("/")
     assert workspace_container.health()["idle_seconds"] > before
+    asked = time.monotonic()
     with workspace_container.as_role("viewer") as client:
         client.get("/")
-        assert workspace_container.health()["idle_seconds"] < before
+    # Counted from the start it would be longer than this by `before`.
+    assert workspace_container.health()["idle_seconds"] <= time.monotonic() - asked
 
 
 def test_sessions_of_open_pages_survive_a_restart(workspace_container: Workspace) -> None:
