@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from deploy import notify, wakeup
@@ -27,6 +27,8 @@ LAST_RETRY_SECONDS = 300.0
 # A container that ran for this long did not fail at starting.
 HEALTHY_SECONDS = 60.0
 TOUCH_SECONDS = 15.0
+# An engine that does not answer is not the instance's fault: asked again soon, never later.
+UNKNOWN_RETRY_SECONDS = 2.0
 
 _FORGIVEN: dict[str, Any] = {"attempts": 0, "next_attempt_at": None, "last_error": ""}
 _DOWN: dict[str, Any] = {"ready": False, "endpoint": ""}
@@ -235,12 +237,16 @@ def _note(instance: Instance, kind: str, **event: Any) -> None:
 # --- reports of the worker that holds the lease -------------------------------------------------
 
 
-def _report(lease: Lease, instance: Instance, **changes: Any) -> None:
-    """Write what a worker saw or did, unless its lease or its generation is stale."""
-    held = Instance.objects.filter(
+def _held(lease: Lease, instance: Instance) -> QuerySet[Instance]:
+    """Return the row, or none when the worker's lease or the generation it knows is stale."""
+    return Instance.objects.filter(
         pk=instance.pk, lease_token=lease.token, generation=instance.generation
     )
-    if not held.update(lease_expires_at=expiry(), **changes):
+
+
+def _report(lease: Lease, instance: Instance, **changes: Any) -> None:
+    """Write what a worker saw or did, unless its lease or its generation is stale."""
+    if not _held(lease, instance).update(lease_expires_at=expiry(), **changes):
         raise LeaseLost(str(instance.pk))
     for name, value in changes.items():
         setattr(instance, name, value)
@@ -248,6 +254,7 @@ def _report(lease: Lease, instance: Instance, **changes: Any) -> None:
 
 def record_observation(lease: Lease, instance: Instance, seen: Observation) -> None:
     """Write what the engine says now. A container that is not the one we saw is not ready."""
+    was_unknown = instance.observed == Observed.UNKNOWN
     same_run = seen.observed is Observed.RUNNING and seen.started_at == instance.started_at
     changes: dict[str, Any] = {
         "observed": seen.observed,
@@ -256,6 +263,8 @@ def record_observation(lease: Lease, instance: Instance, seen: Observation) -> N
     }
     if not same_run:
         changes |= _DOWN
+    if was_unknown:
+        changes |= {"last_error": "", "next_attempt_at": None}
     changes = {name: v for name, v in changes.items() if getattr(instance, name) != v}
     if not changes:
         return
@@ -265,23 +274,38 @@ def record_observation(lease: Lease, instance: Instance, seen: Observation) -> N
 
 
 def record_lost(lease: Lease, instance: Instance, seen: Observation, message: str) -> None:
-    """Write that a container that served people ended without being asked to."""
-    lasted = (timezone.now() - instance.ready_at).total_seconds() if instance.ready_at else 0.0
+    """Write that a container ended without being asked to."""
+    lasted = 0.0
+    if instance.ready and instance.ready_at:
+        lasted = (timezone.now() - instance.ready_at).total_seconds()
+    # One transaction: a worker that dies here must not count the same loss twice.
     with transaction.atomic():
+        record_observation(lease, instance, seen)
         if lasted >= HEALTHY_SECONDS:
-            _report(lease, instance, attempts=0, last_error=message)
+            _report(lease, instance, attempts=0, last_error=message, next_attempt_at=None)
         else:
             _fail(lease, instance, message)
         _note(instance, "lost", message=message, failed=True)
-    record_observation(lease, instance, seen)
 
 
 def record_unknown(lease: Lease, instance: Instance, message: str) -> None:
-    """Write that the engine could not be asked. What it serves, it may serve still."""
+    """Write that the engine could not be asked. What it serves, it may serve still.
+
+    It counts as no failure of the instance's: however long the engine is away, the instance is
+    looked at as soon as it is back.
+    """
+    news = instance.observed != Observed.UNKNOWN
     with transaction.atomic():
-        _fail(lease, instance, message)
-        _report(lease, instance, observed=Observed.UNKNOWN)
-        _note(instance, "unknown", message=message, failed=True)
+        _report(
+            lease,
+            instance,
+            observed=Observed.UNKNOWN,
+            last_error=message,
+            next_attempt_at=timezone.now() + timedelta(seconds=UNKNOWN_RETRY_SECONDS),
+        )
+        if news:
+            _note(instance, "unknown", message=message, failed=True)
+        wakeup.after_commit(instance.pk, UNKNOWN_RETRY_SECONDS)
 
 
 def record_done(lease: Lease, instance: Instance, kind: str, duration_ms: int) -> None:
@@ -326,6 +350,17 @@ def record_closed(lease: Lease, instance: Instance) -> None:
         notify.send(instance.pk)
 
 
+def record_purging(lease: Lease, instance: Instance) -> None:
+    """Make sure, just before its data goes, that it still should.
+
+    Waits for an undo that is being written, and then raises LeaseLost because the volume has
+    another owner; one that comes later finds that it is too late.
+    """
+    due = _held(lease, instance).filter(volume=instance.volume, purge_at__lte=timezone.now())
+    if not due.update(lease_expires_at=expiry()):
+        raise LeaseLost(str(instance.pk))
+
+
 def record_purged(lease: Lease, instance: Instance, duration_ms: int) -> None:
     """Write that nothing is left of it, and let the successor that waited for this begin."""
     with transaction.atomic():
@@ -336,14 +371,22 @@ def record_purged(lease: Lease, instance: Instance, duration_ms: int) -> None:
 
 
 def _fail(lease: Lease, instance: Instance, message: str) -> float:
-    """Count a failure and put the next try off, twice as long each time. Return the delay."""
+    """Count a failure and put the next try off, twice as long each time. Return the delay.
+
+    Not when something else is wanted by now, or the failures so far were forgiven: what a person
+    asked for just now must not wait because of what failed before.
+    """
     delay = float(min(FIRST_RETRY_SECONDS * 2**instance.attempts, LAST_RETRY_SECONDS))
-    _report(
-        lease,
-        instance,
-        attempts=instance.attempts + 1,
-        next_attempt_at=timezone.now() + timedelta(seconds=delay),
-        last_error=message,
-    )
+    changes = {
+        "attempts": instance.attempts + 1,
+        "next_attempt_at": timezone.now() + timedelta(seconds=delay),
+        "last_error": message,
+    }
+    as_before = _held(lease, instance).filter(desired=instance.desired, attempts=instance.attempts)
+    if not as_before.update(**changes):
+        _report(lease, instance)  # raises when the worker itself is stale
+        return 0.0
+    for name, value in changes.items():
+        setattr(instance, name, value)
     wakeup.after_commit(instance.pk, delay)
     return delay

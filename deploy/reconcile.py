@@ -96,11 +96,13 @@ def plan_for(instance: Instance, seen: Observation) -> Action:
 
 def _record_seen(lease: Lease, instance: Instance, seen: Observation) -> None:
     ended = seen.observed in (Observed.EXITED, Observed.ABSENT)
-    if instance.ready and ended and instance.desired == Desired.RUNNING:
-        message = _why_it_ended(seen, "It stopped by itself")
-        lifecycle.record_lost(lease, instance, seen, message)
-    else:
+    # Started since we last looked, and over already: without counting it we would start it for ever.
+    in_between = seen.observed is Observed.EXITED and seen.started_at != instance.started_at
+    if instance.desired != Desired.RUNNING or not (instance.ready and ended or in_between):
         lifecycle.record_observation(lease, instance, seen)
+        return
+    what = "It stopped by itself" if instance.ready else "It stopped right after it started"
+    lifecycle.record_lost(lease, instance, seen, _why_it_ended(seen, what))
 
 
 def _why_it_ended(seen: Observation, what: str) -> str:
@@ -183,26 +185,29 @@ def spec_of(instance: Instance) -> InstanceSpec:
 
 
 def _create(work: Work) -> None:
-    work.slot.take()
+    if not work.slot.take():
+        return  # it had to wait: look afresh
     get_engine().create(spec_of(work.instance))
     _done(work, Action.CREATE)
 
 
 def _start(work: Work) -> None:
-    work.slot.take()
+    if not work.slot.take():
+        return
     get_engine().start(work.name)
     _done(work, Action.START)
 
 
 def _await_ready(work: Work) -> None:
-    work.slot.take()
+    if not work.slot.take():
+        return
     engine = get_engine()
     seen = engine.observe(work.name)
     deadline = time.monotonic() + settings.START_TIMEOUT_SECONDS
     while not _answers(work.instance, seen.endpoint, time.monotonic() + LOOK_SECONDS):
         work.slot.give_back_if_slow()
-        if work.lease.load().revision != work.instance.revision:
-            return  # something else is wanted by now: look afresh
+        if _something_else_is_wanted(work):
+            return
         seen = engine.observe(work.name)
         if seen.observed is not Observed.RUNNING:
             lifecycle.record_observation(work.lease, work.instance, seen)
@@ -212,6 +217,12 @@ def _await_ready(work: Work) -> None:
             raise ActionFailed("It started, but did not answer in time.")
     engine.seal(work.name)
     lifecycle.record_ready(work.lease, work.instance, seen, work.duration_ms)
+
+
+def _something_else_is_wanted(work: Work) -> bool:
+    """Not whether the revision changed: the watcher raises that too, with every crash."""
+    now, before = work.lease.load(), work.instance
+    return (now.desired, now.generation) != (before.desired, before.generation)
 
 
 def _answers(instance: Instance, endpoint: str, deadline: float) -> bool:
@@ -249,6 +260,7 @@ def _remove(work: Work) -> None:
 
 
 def _purge(work: Work) -> None:
+    lifecycle.record_purging(work.lease, work.instance)
     if work.instance.volume:
         get_engine().remove_volume(work.instance.volume)
     lifecycle.record_purged(work.lease, work.instance, work.duration_ms)

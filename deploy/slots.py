@@ -24,11 +24,16 @@ class StartSlot:
         self._taken_at: float | None = None
         self._given_back = False
 
-    def take(self) -> None:
-        """Wait for a free slot, unless this one has been taken already."""
-        if self._taken_at is None:
-            _slots.acquire()
-            self._taken_at = time.monotonic()
+    def take(self) -> bool:
+        """Wait for a free slot, unless this one has been taken already.
+
+        False when that took time, in which something else may have been asked for.
+        """
+        if self._taken_at is not None:
+            return True
+        at_once = _slots.acquire(blocking=False) or not _slots.acquire()
+        self._taken_at = time.monotonic()
+        return at_once
 
     def give_back_if_slow(self) -> None:
         """Let others start while this one is still waited for."""

@@ -88,7 +88,8 @@ def status_of(
     """
     if desired is Desired.ABSENT:
         return Status.DELETED if purged else Status.DELETING
-    up = observed in (Observed.RUNNING, Observed.PAUSED)
+    # Unknown is not absent: what was ready goes on being served.
+    up = observed in (Observed.RUNNING, Observed.PAUSED) or (ready and observed is Observed.UNKNOWN)
     if desired is Desired.STOPPED:
         # Started is not ready, and asked to stop is not stopped.
         return Status.RUNNING if up else STOPPED_STATUS[stop_reason]
