@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.db.models import Q
 from django.utils import timezone
 
@@ -62,7 +62,12 @@ class Lease:
         traceback: TracebackType | None,
     ) -> None:
         _keeper.drop(self.token)
-        self.release()
+        if isinstance(error, Error):
+            connection.close()  # it may be broken: the next query gets another one
+        try:
+            self.release()
+        except Error:
+            logger.warning("the lease of %s was not given back; it will lapse", self.instance_id)
 
 
 def claim(instance_id: uuid.UUID | str) -> Lease | None:
@@ -106,7 +111,7 @@ class _Keeper:
     def _renew(self, tokens: set[uuid.UUID]) -> None:
         try:
             Instance.objects.filter(lease_token__in=tokens).update(lease_expires_at=expiry())
-        except DatabaseError as error:
+        except Error as error:
             logger.warning("leases not renewed: %s", error)
         finally:
             connection.close()

@@ -5,8 +5,9 @@ This is what makes every task dispensable: whatever was lost, the next sweep fin
 
 import logging
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 # More than may start at once: stops and removals do not wait for the starts.
 THREADS = 8
+# Shared by all sweeps of this process: one that hangs keeps a thread here, and no sweep waiting.
+_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="sweep")
+_under_way: dict[UUID, "Future[None]"] = {}
 
 
 def sweep() -> int:
@@ -36,8 +40,7 @@ def sweep() -> int:
         return 0
     instances = list(Instance.objects.filter(purged_at=None).select_related("image", "predecessor"))
     drifted = [i for i in instances if _needs_work(i, found.get(str(i.pk), ABSENT))]
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(_reconcile, drifted))
+    wait([_hand_out(instance) for instance in drifted], timeout=settings.SWEEP_SECONDS)
     _report_orphans(found, volumes)
     _remove_old_orphans(engine)
     return len(drifted)
@@ -51,6 +54,16 @@ def _needs_work(instance: Instance, seen: Observation) -> bool:
         return False  # somebody is at it
     noted = instance.observed == seen.observed and instance.started_at == seen.started_at
     return not noted or reconcile.plan_for(instance, seen) is not Action.NOTHING
+
+
+def _hand_out(instance: Instance) -> "Future[None]":
+    """Have it reconciled by a thread of the pool, unless an earlier sweep did so just now."""
+    for pk in [pk for pk, future in list(_under_way.items()) if future.done()]:
+        _under_way.pop(pk, None)
+    future = _under_way.get(instance.pk)
+    if future is None:
+        future = _under_way[instance.pk] = _pool.submit(_reconcile, instance)
+    return future
 
 
 def _reconcile(instance: Instance) -> None:

@@ -4,6 +4,8 @@ import logging
 import threading
 
 from celery import current_app
+from django.conf import settings
+from django.db import Error, connection
 
 from deploy import lifecycle
 from deploy.engines import get_engine
@@ -17,21 +19,34 @@ TELLING = frozenset({"die", "oom", "destroy", "pause", "unpause"})
 
 
 def watch(stop: threading.Event) -> None:
-    """Poke instances as their containers change, until `stop` is set. Survives the engine."""
+    """Poke instances as their containers change, until `stop` is set.
+
+    Survives the engine, the database and the broker.
+    """
     while not stop.is_set():
-        _ask_for_a_sweep()  # for whatever happened while nobody listened
         try:
-            logger.info("listening to the engine")
-            for event in get_engine().events():
-                if event.action in TELLING and event.instance_id:
-                    lifecycle.poke(event.instance_id)
+            _listen()
         except EngineError as error:
             logger.warning("the engine went away, trying again: %s", error)
+        except Error as error:
+            logger.warning("the database went away, trying again: %s", error)
+        finally:
+            connection.close()
         stop.wait(RETRY_SECONDS)
+
+
+def _listen() -> None:
+    told = get_engine().events()
+    logger.info("listening to the engine")
+    # For whatever happened while nobody listened. Only now: nothing may fall in between.
+    _ask_for_a_sweep()
+    for event in told:
+        if event.action in TELLING and event.instance_id:
+            lifecycle.poke(event.instance_id)
 
 
 def _ask_for_a_sweep() -> None:
     try:
-        current_app.send_task("deploy.tasks.sweep")
-    except Exception:  # whatever the broker's client raises: beat asks again soon
-        logger.warning("no worker could be asked for a sweep")
+        current_app.send_task("deploy.tasks.sweep", expires=settings.SWEEP_SECONDS)
+    except Exception as error:  # whatever the broker's client raises: beat asks again soon
+        logger.warning("no worker could be asked for a sweep: %s", error)
