@@ -103,4 +103,4 @@ class Engine(Protocol):
         """Return the last lines that the container wrote, or an empty text."""
 
     def events(self) -> Iterator[EngineEvent]:
-        """Yield what happens in our namespace from now on, until the engine goes away."""
+        """Listen at once; yield what happens in our namespace until the engine goes away."""

@@ -6,7 +6,8 @@ Every container is hardened in `_host_config`; tests read back from the engine w
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ GENERATION_LABEL = "cloudapp.generation"
 PORT = 8001
 DATA_PATH = "/data"
 SOCKET_PATH = "/run/instance"
+REMOVAL_SECONDS = 15
 
 # Docker's words for ours. A container that restarts or is dead is not running for anybody.
 _OBSERVED = {
@@ -90,7 +92,12 @@ class DockerEngine:
     def observe(self, instance_id: str) -> Observation:
         """Return what the engine holds for one instance."""
         try:
-            return self._observation(self._client.inspect_container(self._name(instance_id)))
+            container = self._client.inspect_container(self._name(instance_id))
+            if container["State"]["Status"] == "removing":
+                # Nothing can be done with it until it is absent, or dead.
+                self._client.wait(container["Id"], REMOVAL_SECONDS, condition="removed")
+                container = self._client.inspect_container(self._name(instance_id))
+            return self._observation(container)
         except NotFound:
             return ABSENT
 
@@ -125,11 +132,17 @@ class DockerEngine:
             return ""
         return bytes(written).decode(errors="replace")
 
+    @translated
     def events(self) -> Iterator[EngineEvent]:
-        """Yield what happens in our namespace from now on, until the engine goes away."""
+        """Listen at once; yield what happens in our namespace until the engine goes away."""
         filters = {"type": "container", "label": self._label_filter, "event": list(_EVENTS)}
+        # Since this second: the engine answers a moment before it really listens.
+        since = int(time.time())
+        return self._told(self._client.events(since=since, decode=True, filters=filters))
+
+    def _told(self, events: Iterable[Mapping[str, Any]]) -> Iterator[EngineEvent]:
         try:
-            for event in self._client.events(decode=True, filters=filters):
+            for event in events:
                 attributes = event["Actor"]["Attributes"]
                 yield EngineEvent(attributes.get(INSTANCE_LABEL, ""), event["Action"])
         except (*AWAY, ValueError) as error:
@@ -254,7 +267,8 @@ class DockerEngine:
         labels = container["Config"]["Labels"]
         return Observation(
             observed=_OBSERVED[state["Status"]],
-            generation=int(labels.get(GENERATION_LABEL) or 0),
+            # A dead one, the rest of a failed removal, cannot be started: it counts as outdated.
+            generation=0 if state["Dead"] else int(labels.get(GENERATION_LABEL) or 0),
             endpoint=self._endpoint(container),
             container_id=container["Id"],
             started_at=_time(state["StartedAt"]),
