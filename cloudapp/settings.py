@@ -107,6 +107,8 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASES = {"default": env.db_url("DATABASE_URL", default="postgres:///cloudapp")}
 # libpq's own spelling of a socket directory, postgres://%2Frun%2Fdir/name, works too.
 DATABASES["default"]["HOST"] = unquote(DATABASES["default"]["HOST"])
+# A connection that broke while nobody used it, as after a restart of Postgres, is nobody's error.
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # Threads share a few connections instead of keeping one each.
 DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {
     "min_size": 1,
@@ -127,7 +129,17 @@ CACHES = {
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 600, "socket_keepalive": True}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 600,
+    "socket_keepalive": True,
+    # A wake-up call that cannot be sent is given up at once: somebody's request waits for it.
+    "socket_connect_timeout": 1,
+    "socket_timeout": 2,
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.1,
+    "interval_max": 0.1,
+}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_TASK_IGNORE_RESULT = True

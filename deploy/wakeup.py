@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 def _send(instance_id: str, seconds: float) -> None:
     try:
         current_app.send_task("deploy.tasks.reconcile", [instance_id], countdown=seconds or None)
-    except Exception:  # whatever the broker's client raises: it must never fail a request
-        logger.warning("no worker could be woken for %s; the sweep will", instance_id)
+    except Exception as error:  # whatever the client raises: it must never fail a request
+        logger.warning("no worker was woken for %s, the sweep will: %s", instance_id, error)
 
 
 def after_commit(instance_id: UUID | str, seconds: float = 0) -> None:
