@@ -3,7 +3,7 @@
 # `make image` builds it: it fetches the wheels of requirements.txt on the host, with the host's own
 # pip settings, and builds with no network. BASE is the same base that the workspaces' images have.
 #
-#   docker run cloudapp:<version> web            gunicorn, on $RUN_DIR/web.sock or on WEB_BIND
+#   docker run cloudapp:<version> web            gunicorn, on WEB_LISTEN
 #   docker run cloudapp:<version> worker         what people wait for
 #   docker run cloudapp:<version> worker-later   what nobody waits for
 #   docker run cloudapp:<version> beat | watcher

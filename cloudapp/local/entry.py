@@ -22,10 +22,9 @@ def command_for(arguments: Sequence[str], environment: Mapping[str, str]) -> lis
     name = arguments[0] if arguments else "web"
     run_dir = Path(environment.get("RUN_DIR", "/run/cloudapp"))
     state_dir = Path(environment.get("STATE_DIR", "/var/lib/cloudapp"))
-    threads = int(environment.get("WORKER_THREADS") or WORKER_THREADS)
     processes = {
-        "web": web_command(environment.get("WEB_BIND") or f"unix:{run_dir}/web.sock", "/dev/shm"),  # noqa: S108
-        "worker": worker_command("now", threads),
+        "web": web_command(environment.get("WEB_LISTEN") or f"unix:{run_dir}/web.sock", "/dev/shm"),  # noqa: S108
+        "worker": worker_command("now", WORKER_THREADS),
         "worker-later": worker_command("later", 1),
         "beat": beat_command(state_dir / "celerybeat-schedule"),
         "watcher": manage("watch"),

@@ -1,5 +1,6 @@
 """The product's own processes, as production runs them too (see docs/): one program each."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from cloudapp.local.venv import VENV
 WEB_WORKERS = 2
 WEB_THREADS = 16
 # Most of a task's time is waiting for the engine; START_SLOTS limits what costs the processor.
-WORKER_THREADS = 8
+WORKER_THREADS = max(8, 2 * (os.cpu_count() or 1))
 
 # In the order in which they stop: first nobody comes in, then nobody gives work, then nobody works.
 STOP_ORDER: tuple[tuple[str, ...], ...] = (

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from cloudapp.local.engine import Engine
 from cloudapp.local.places import PROJECT, VAR, Places, short_name
@@ -70,7 +71,7 @@ class Product:
         self.namespace = (
             namespace or self.given.get("NAMESPACE") or f"cloudapp-{short_name(self.places.state)}"
         )
-        self.base_url = f"http://localhost:{port}"
+        self.base_url = self.given.get("CLOUD_URL") or f"http://localhost:{port}"
         self.notes: list[str] = []  # what a person should read once it runs
         self.engine = Engine(self.given.get("DOCKER_HOST"), self.places.state / "engine")
         self.environment: dict[str, str] = {}  # what the processes get; known once started
@@ -275,8 +276,8 @@ class Product:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
                 with contextlib.closing(connection):
-                    host = {"Host": f"localhost:{self.port}"}
-                    connection.request("GET", "/healthz", headers=host)
+                    host = urlsplit(self.base_url).netloc
+                    connection.request("GET", "/healthz", headers={"Host": host})
                     response = connection.getresponse()
                     if response.status == 200:
                         return

@@ -78,7 +78,7 @@ def _greet(console: Console, product: Product) -> None:
     """Say where it is and how to sign in."""
     console.line()
     console.line(f"  cloudapp    {product.base_url}/")
-    console.line(f"  workspaces  http://<name>.localhost:{product.port}/")
+    console.line(f"  workspaces  http://<name>.{product.environment['APPS_DOMAIN']}/")
     console.line(f"  operators   {product.base_url}/admin/")
     for note in product.notes:
         console.line(f"              {note}")

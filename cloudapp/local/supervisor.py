@@ -58,6 +58,7 @@ class Supervisor:
         os.set_blocking(self._wake_read, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._closing = False
+        self._hurried = False
         self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -101,7 +102,8 @@ class Supervisor:
         self._do(self._forget, *known)
 
     def hurry(self) -> None:
-        """Kill, now, whatever was asked to stop and has not stopped yet."""
+        """From now on kill what is to stop, and what was asked to and has not stopped yet."""
+        self._hurried = True
         self._do(self._hurry, *list(self._children.values()), wait=False)
 
     def close(self) -> None:
@@ -253,7 +255,7 @@ class Supervisor:
         if child.process is None:
             child.stopped.set()
             return
-        child.kill_at = time.monotonic() + child.program.grace
+        child.kill_at = time.monotonic() + (0 if self._hurried else child.program.grace)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.process.pid, child.program.stop_signal)
 
