@@ -65,7 +65,7 @@ def health(instance: Instance, endpoint: str, timeout: float = 5.0) -> Health:
     connection = open_connection(endpoint, timeout)
     try:
         token = tokens.probe_token(instance)
-        connection.request("GET", HEALTH_PATH, headers={"X-Cloudapp-Actor": token})
+        connection.request("GET", HEALTH_PATH, headers={tokens.HEADER: token})
         response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:
             raise NotAnswering(f"it answers with status {response.status}")

@@ -12,6 +12,7 @@ import jwt
 
 from deploy.models import Instance
 
+HEADER = "X-Cloudapp-Actor"
 # The router may show an hour-old answer while the gateway is down; its token must outlive that.
 ACTOR_SECONDS = 65 * 60
 PROBE_SECONDS = 60

@@ -111,7 +111,7 @@ class Bench:
         self.customer.create(slug)
         instance = Workspace.objects.get(slug=slug).instance
         token = tokens.actor_token(instance, floor.ACTOR, floor.WORKSPACE)
-        straight = {"X-Cloudapp-Actor": token}
+        straight = {tokens.HEADER: token}
         through = {"Cookie": self.customer.cookies_of(slug)}
         address = self.url.partition("://")[2].replace("localhost", "127.0.0.1")
         host = f"{slug}.{self.url.partition('://')[2]}"

@@ -46,7 +46,9 @@ class Customer:
 
     def __init__(self, user: User, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(timeout=WAIT_SECONDS, follow_redirects=True)
+        self.http = httpx.Client(
+            timeout=WAIT_SECONDS, follow_redirects=True, headers={"Accept": "text/html"}
+        )
         signed_in = Client()
         signed_in.force_login(user)
         name = settings.SESSION_COOKIE_NAME

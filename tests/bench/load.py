@@ -17,11 +17,12 @@ def requests_per_second(
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
     if endpoint.startswith("unix:"):
-        command += [f"--base-uri={endpoint}", path]
+        command.append(f"--base-uri={endpoint}")
     else:
-        command += [f"--connect-to={endpoint}", f"http://{host}{path}"]
+        command.append(f"--connect-to={endpoint}")
+    command.append(f"http://{host}{path}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     rate, outcome = RATE.search(done.stdout), OUTCOME.search(done.stdout)
     if not rate or not outcome or int(outcome[1]) != count:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+        raise RuntimeError(f"h2load {path} at {endpoint}:\n{done.stdout}\n{done.stderr}")
     return float(rate[1])
