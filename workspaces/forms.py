@@ -11,7 +11,20 @@ from workspaces.models import Workspace
 _PLAIN = {"autocapitalize": "none", "autocomplete": "off", "spellcheck": "false"}
 
 
-class NewWorkspaceForm(forms.Form):
+class FocusedForm(forms.Form):
+    """Puts the cursor, and with it the page, where something must be put right."""
+
+    def focus_first_error(self) -> None:
+        """Call this before showing a form again."""
+        for name in self.errors:
+            if name in self.fields:
+                for field in self.fields.values():
+                    field.widget.attrs.pop("autofocus", None)
+                self.fields[name].widget.attrs["autofocus"] = True
+                return
+
+
+class NewWorkspaceForm(FocusedForm):
     """Name and slug. An empty slug is made from the name; `proposed` is the one we put there."""
 
     name = forms.CharField(
@@ -71,7 +84,7 @@ class NewWorkspaceForm(forms.Form):
         return cleaned
 
 
-class RenameForm(forms.Form):
+class RenameForm(FocusedForm):
     """A new name; the address stays."""
 
     name = forms.CharField(
@@ -81,7 +94,7 @@ class RenameForm(forms.Form):
     )
 
 
-class DeleteForm(forms.Form):
+class DeleteForm(FocusedForm):
     """The slug, typed, so that nobody deletes the wrong workspace."""
 
     confirm = forms.CharField(widget=forms.TextInput(attrs=_PLAIN))

@@ -86,6 +86,7 @@ def new(request: SignedInRequest) -> HttpResponse:
                 status = 503 if isinstance(refusal, services.NoImage) else 422
             else:
                 return redirect(workspace)
+        form.focus_first_error()
     response = render(request, "workspaces/new.html", {"form": form}, status=status)
     if status == 503:
         response["Retry-After"] = "30"
@@ -231,6 +232,7 @@ def rename(request: SignedInRequest, slug: str) -> HttpResponse:
         else:
             messages.success(request, f"It is called “{member.workspace.name}” now.")
             return redirect(member.workspace)
+    form.focus_first_error()
     return _detail(request, member, rename=form, status=422)
 
 
@@ -241,6 +243,7 @@ def delete(request: SignedInRequest, slug: str) -> HttpResponse:
     member = access.get_member(request.user, slug, access.NEEDS["delete"])
     form = DeleteForm(request.POST, workspace=member.workspace)
     if not form.is_valid():
+        form.focus_first_error()
         return _detail(request, member, delete=form, status=422)
     services.delete(member.workspace, request.user)
     return redirect(member.workspace)

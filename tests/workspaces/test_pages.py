@@ -282,6 +282,11 @@ def test_delete_wants_the_slug_and_can_be_undone(client_of_owner: Client, owner:
         text = response.content.decode()
         assert '<details class="reveal" open>' in text
         assert "“trees”" in text
+        # The page opens where something must be put right.
+        focused = [
+            one.get("name") for one in Page(text).all("input") if "autofocus" in one.attributes
+        ]
+        assert focused == ["confirm"]
         assert html.problems(text) == []
     workspace.refresh_from_db()
     assert workspace.deleted_at is None
