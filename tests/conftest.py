@@ -45,6 +45,8 @@ def pytest_sessionfinish() -> None:
     """Leave nothing behind, whatever happened."""
     if settings.configured and settings.NAMESPACE.startswith(NAMESPACE_PREFIX):
         clean_up(settings.NAMESPACE)
+        mounts.unmount_below(Path(settings.RUN_DIR) / "instances")
+        shutil.rmtree(Path(settings.RUN_DIR) / "instances", ignore_errors=True)
 
 
 def clean_up(namespace: str) -> None:
@@ -56,8 +58,6 @@ def clean_up(namespace: str) -> None:
     if os.geteuid() == 0:
         for reach in firewall.Reach:
             firewall.remove(firewall.interface(namespace, reach))
-    mounts.unmount_below(Path(settings.RUN_DIR))
-    shutil.rmtree(Path(settings.RUN_DIR) / "instances", ignore_errors=True)
 
 
 # --- a failure shows what the engine says --------------------------------------------------------

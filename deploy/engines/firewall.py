@@ -39,6 +39,7 @@ NOT_PUBLIC = (
 )
 
 _ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+# In words, so that a program inside does not wait for minutes.
 _REFUSE = "-j REJECT --reject-with icmp-port-unreachable"
 
 
@@ -78,8 +79,8 @@ def remove(bridge: str) -> None:
 
 def _chains(bridge: str, reach: Reach) -> dict[str, list[str]]:
     """Return chain -> rules: F for what passes through the host, I for what is sent to it."""
-    outward = ["-j RETURN"] if reach is Reach.INTERNET else ["-j DROP"]
     private = [f"-d {network} {_REFUSE}" for network in NOT_PUBLIC]
+    outward = [*private, "-j RETURN"] if reach is Reach.INTERNET else [_REFUSE]
     return {
         f"{bridge}-F": [
             # Neighbours never talk, and nobody comes in but through a port that was published.
@@ -87,11 +88,10 @@ def _chains(bridge: str, reach: Reach) -> dict[str, list[str]]:
             _ANSWERS,
             f"-o {bridge} -m conntrack --ctstate DNAT -j RETURN",
             f"-o {bridge} -j DROP",
-            *(private if reach is Reach.INTERNET else ()),
             *outward,
         ],
         # Whichever of the host's addresses it is.
-        f"{bridge}-I": [_ANSWERS, "-j DROP"],
+        f"{bridge}-I": [_ANSWERS, _REFUSE],
     }
 
 
