@@ -1,0 +1,721 @@
+"""The router: a real nginx, the real gateway behind it, and real sockets behind both."""
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import docker
+import httpx
+import jwt
+import pytest
+from django.db import connection
+from django.utils import timezone
+from pytest_django import DjangoDbBlocker
+from websockets.sync.client import connect
+
+from accounts.models import User
+from deploy import notify
+from deploy.models import Image, Instance
+from deploy.router import NotSafe, Page, RouterConfig, render
+from deploy.states import Desired, Observed, Status
+from tests.deploy.router_support import Stack, Upstream, point, until, websocket_echo
+from tests.deploy.workspace_support import workspace as workspace_container
+from tests.factories import make_user, make_workspace, set_status
+from workspaces.models import Member, Plan, Workspace
+
+_numbers = count(1)
+
+HTML = {"Accept": "text/html"}
+
+
+@pytest.mark.django_db
+def test_a_database_of_its_own() -> None:
+    """pytest-django makes the test database only where some test is marked; here one is."""
+    assert connection.settings_dict["NAME"].startswith("test_")
+
+
+@pytest.fixture(scope="module")
+def database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Rows that other processes see, too; removed at the end of the module."""
+    with django_db_blocker.unblock():
+        Plan.objects.get_or_create(is_default=True, defaults={"name": "Default"})
+        yield
+        Workspace.objects.all().delete()
+        Instance.objects.all().delete()
+        Image.objects.all().delete()
+        User.objects.all().delete()
+
+
+@pytest.fixture(scope="module")
+def stack(database: None) -> Iterator[Stack]:
+    started = Stack()
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def owner(database: None) -> User:
+    return make_user(name="Ada")
+
+
+@pytest.fixture
+def upstream(stack: Stack) -> Iterator[Upstream]:
+    running = Upstream(stack.directory / f"{next(_numbers)}.sock")
+    yield running
+    if running.path.exists():
+        running.close()
+
+
+@pytest.fixture
+def workspace(owner: User, upstream: Upstream) -> Workspace:
+    made = make_workspace(owner, f"cats-{next(_numbers)}")
+    point(made, upstream.endpoint)
+    return made
+
+
+@pytest.fixture
+def visitor(stack: Stack, owner: User, workspace: Workspace) -> Iterator[httpx.Client]:
+    with closing(stack.visitor(owner, workspace)) as client:
+        yield client
+
+
+def headers_of(response: httpx.Response) -> dict[str, list[str]]:
+    """What the instance was told, as it says itself."""
+    told: dict[str, list[str]] = {}
+    for name, value in response.json()["headers"]:
+        told.setdefault(name, []).append(value)
+    return told
+
+
+# --- what the instance is told -----------------------------------------------------------------
+
+
+def test_a_member_gets_through(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace, owner: User
+) -> None:
+    response = visitor.get("/data/cats%20and%2Fdogs?sql=select+1&x=%2F..")
+    assert response.status_code == 200
+    assert response.json()["path"] == "/data/cats%20and%2Fdogs?sql=select+1&x=%2F.."
+    told = headers_of(response)
+    assert told["host"] == [f"{workspace.slug}.{stack.netloc}"]
+    assert told["x-real-ip"] == told["x-forwarded-for"] == ["127.0.0.1"]
+    assert told["x-forwarded-proto"] == ["http"]
+    [token] = told["x-cloudapp-actor"]
+    instance = workspace.instance
+    claims = jwt.decode(token, instance.key, ["HS256"], audience=str(instance.pk))
+    assert claims["actor"] == {"id": str(owner.pk), "name": "Ada", "role": "owner"}
+
+
+SPOOFED = {
+    "X-Cloudapp-Actor": "spoofed",
+    "X-Cloudapp-Token": "spoofed",
+    "X-Cloudapp-Upstream": "spoofed",
+    "X-Cloudapp-Session": "spoofed",
+    "X-Cloudapp-Slug": "spoofed",
+    "X_Cloudapp_Actor": "spoofed",
+    "X-Router-Secret": "spoofed",
+    "X-Forwarded-For": "spoofed",
+    "X-Forwarded-Host": "spoofed",
+    "X-Forwarded-Proto": "spoofed",
+    "X-Forwarded-Prefix": "spoofed",
+    "X-Original-URL": "spoofed",
+    "X-Real-IP": "spoofed",
+    "Forwarded": "for=spoofed",
+    "Proxy": "spoofed",
+    "Authorization": "Bearer spoofed",
+    "Upgrade": "spoofed",
+}
+
+
+def test_what_clients_send_under_our_names_is_dropped(visitor: httpx.Client) -> None:
+    response = visitor.get("/", headers=SPOOFED | {"X-Other": "kept", "User-Agent": "kept"})
+    assert "spoofed" not in response.text
+    told = headers_of(response)
+    assert told["x-other"] == told["user-agent"] == ["kept"]
+    assert len(told["x-cloudapp-actor"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ("", "", None),
+        ("ds_csrftoken=a; ", "", "ds_csrftoken=a; "),
+        ("", "; ds_csrftoken=a", "ds_csrftoken=a"),
+        ("a=1; ", "; b=2", "a=1; b=2"),
+        ("a=1; cloudapp_state=x; ", "; b=2", "a=1; b=2"),
+        # Whoever has two of ours, or the cloud host's, gets none through.
+        ("a=1; ", "; cloudapp_workspace=other; b=2", None),
+        ("cloudapp_session=mine; ", "; a=1", None),
+    ],
+)
+def test_our_cookies_stay_with_us(
+    before: str, after: str, kept: str | None, visitor: httpx.Client
+) -> None:
+    cookie = visitor.headers["Cookie"]
+    response = visitor.get("/", headers={"Cookie": f"{before}{cookie}{after}"})
+    assert headers_of(response).get("cookie") == ([kept] if kept else None)
+
+
+def test_a_lookalike_cookie_is_not_ours(visitor: httpx.Client) -> None:
+    cookie = visitor.headers["Cookie"]
+    response = visitor.get("/", headers={"Cookie": f"my_{cookie}; {cookie}"})
+    assert headers_of(response)["cookie"] == [f"my_{cookie}; "]
+
+
+def test_nobody_smuggles_another_protocol(visitor: httpx.Client) -> None:
+    response = visitor.get("/", headers={"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings"})
+    told = headers_of(response)
+    assert "upgrade" not in told
+    assert told["connection"] == ["close"]
+
+
+def test_the_host_is_the_workspaces_whatever_the_header_says(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace
+) -> None:
+    """An absolute address decides for nginx; a Host header beside it must not decide for others."""
+    request = (
+        f"GET http://{workspace.slug}.{stack.netloc}/ HTTP/1.1\r\nHost: evil.example\r\n"
+        f"Cookie: {visitor.headers['Cookie']}\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+        client.sendall(request.encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b"")).decode()
+    assert "evil.example" not in answer
+    assert f'["host", "{workspace.slug}.{stack.netloc}"]' in answer
+
+
+def test_a_container_steers_neither_router_nor_neighbours(
+    visitor: httpx.Client, upstream: Upstream, stack: Stack
+) -> None:
+    def answer(handler: Any) -> None:
+        handler.reply(
+            b"mine",
+            X_Accel_Redirect="/-/cloudapp/pages/waking.html",
+            X_Accel_Limit_Rate="1",
+            Set_Cookie="a=1; Domain=localhost; Path=/",
+            Strict_Transport_Security="max-age=1; includeSubDomains",
+        )
+
+    upstream.answers["/"] = answer
+    response = visitor.get("/")
+    assert response.text == "mine"
+    assert "Strict-Transport-Security" not in response.headers
+    host = visitor.headers["Host"].split(":")[0]
+    assert response.headers["Set-Cookie"] == f"a=1; Domain={host}; Path=/"
+
+
+# --- who is not let in -------------------------------------------------------------------------
+
+
+def test_strangers_are_led_to_sign_in(stack: Stack, workspace: Workspace) -> None:
+    with stack.stranger(workspace.slug) as client:
+        page = client.get("/data?a=1", headers=HTML)
+        assert page.status_code == 302
+        assert page.headers["Location"] == "/-/cloudapp/start?next=/data%3Fa%3D1"
+        assert page.headers["Cache-Control"] == "no-store"
+        answer = client.get("/data.json")
+        assert answer.status_code == 401
+        assert answer.json()["status"] == "sign-in"
+        form = client.post("/data", headers=HTML, data={"a": "1"})
+        assert form.status_code == 401
+        assert "Sign in to go on" in form.text
+        with_token = client.get("/data", headers=HTML | {"Authorization": "Bearer x"})
+        assert with_token.status_code == 401
+
+
+def test_a_private_workspace_looks_like_none(stack: Stack, workspace: Workspace) -> None:
+    with stack.stranger(workspace.slug) as there, stack.stranger("nobodys") as nowhere:
+        for headers in (HTML, {}):
+            one, other = there.get("/", headers=headers), nowhere.get("/", headers=headers)
+            assert (one.status_code, one.text) == (other.status_code, other.text)
+
+
+def test_a_removed_member_is_out_within_seconds(
+    visitor: httpx.Client, workspace: Workspace
+) -> None:
+    assert visitor.get("/").status_code == 200
+    Member.objects.filter(workspace=workspace).delete()
+    began = time.monotonic()
+    until(lambda: visitor.get("/").status_code == 404, 10)
+    assert time.monotonic() - began < 7
+    page = visitor.get("/", headers=HTML)
+    assert page.status_code == 404
+    assert "There is nothing here for you" in page.text
+
+
+def test_signing_out_closes_the_door_at_once(visitor: httpx.Client) -> None:
+    assert visitor.get("/").status_code == 200
+    origin = {"Origin": f"http://{visitor.headers['Host']}"}
+    out = visitor.post("/-/cloudapp/sign-out", headers=origin)
+    assert out.status_code == 200, out.text
+    assert 'cloudapp_workspace=""' in out.headers["Set-Cookie"]
+
+
+# --- the gateway is nobody else's ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/_gateway/authorize",
+        "/_gateway/unreachable",
+        "/%5Fgateway/authorize",
+        "//_gateway/authorize",
+        "/account/../_gateway/authorize",
+        "/account/..%2f_gateway/authorize",
+        "/-/cloudapp/start",
+        "/-/cloudapp/_authorize",
+        "/-/cloudapp/pages/waking.html",
+    ],
+)
+def test_the_cloud_host_has_no_gateway(path: str, stack: Stack) -> None:
+    secret = stack.environment["ROUTER_SECRET"]
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: {stack.netloc}\r\nX-Router-Secret: {secret}\r\n"
+        "X-Cloudapp-Slug: x\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+        client.sendall(request.encode())
+        assert client.recv(65536).split(b"\r\n")[0] == b"HTTP/1.1 404 Not Found"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/-/cloudapp/_authorize",
+        "/-/cloudapp/_unreachable",
+        "/-/cloudapp/pages/waking.html",
+        "/-/cloudapp/",
+        "/-/cloudapp/other",
+        "/-/cloudapp/start/more",
+    ],
+)
+def test_a_workspace_host_has_none_either(path: str, visitor: httpx.Client) -> None:
+    assert visitor.get(path).status_code == 404
+
+
+def test_no_page_of_the_cloud_host_shows_at_a_workspace(stack: Stack, workspace: Workspace) -> None:
+    """What nginx matched as ours must not be another page to Django."""
+    request = (
+        f"GET /admin/..%2f-/cloudapp/start HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+        client.sendall(request.encode())
+        answer = client.recv(65536).decode()
+    assert f"/workspaces/{workspace.slug}/enter/" in answer
+
+
+def test_a_name_of_nobodys(stack: Stack) -> None:
+    with stack.stranger("x") as client:
+        for host in ("evil.example", "127.0.0.1", f"a.b.{stack.netloc}"):
+            response = client.get("/", headers={"Host": host})
+            assert response.headers["Location"] == f"http://{stack.netloc}/"
+
+
+# --- remembering -------------------------------------------------------------------------------
+
+
+def test_a_yes_is_remembered_and_a_no_is_not(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace
+) -> None:
+    visitor.get("/")
+    before = stack.gateway_calls()
+    for number in range(20):
+        assert visitor.get(f"/{number}").status_code == 200
+    assert stack.gateway_calls() - before <= 1
+    with stack.stranger(workspace.slug) as stranger:
+        before = stack.gateway_calls()
+        for _ in range(3):
+            assert stranger.get("/").status_code == 401
+        assert stack.gateway_calls() - before == 3
+
+
+def test_one_persons_yes_is_nobody_elses(
+    stack: Stack, visitor: httpx.Client, owner: User, workspace: Workspace
+) -> None:
+    assert visitor.get("/").status_code == 200
+    with stack.stranger(workspace.slug) as stranger:
+        assert stranger.get("/").status_code == 401
+        forged = {"Cookie": visitor.headers["Cookie"][:-1] + "_"}
+        assert stranger.get("/", headers=forged).status_code == 401
+    other = make_workspace(owner, f"dogs-{next(_numbers)}")
+    with stack.stranger(other.slug) as elsewhere:
+        same = {"Cookie": visitor.headers["Cookie"]}
+        assert elsewhere.get("/", headers=same).status_code == 401
+
+
+def test_the_control_plane_may_go_away(stack: Stack, visitor: httpx.Client) -> None:
+    assert visitor.get("/").status_code == 200
+    stack.stop_web()
+    try:
+        time.sleep(5.5)  # what is remembered is old by then
+        assert visitor.get("/").status_code == 200
+        for client in (stack.stranger("x"), stack.cloud()):
+            with client:
+                answer = client.get("/")
+                assert answer.status_code == 503
+                assert answer.headers["Retry-After"] == "5"
+                assert answer.json()["status"] == "unavailable"
+                page = client.get("/", headers=HTML)
+                assert page.status_code == 503
+                assert "We are not there just now" in page.text
+                assert '<meta http-equiv="refresh" content="5">' in page.text
+    finally:
+        stack.start_web()
+    assert visitor.get("/").status_code == 200
+
+
+def test_an_old_yes_is_no_answer_while_the_gateway_says_no(
+    visitor: httpx.Client, workspace: Workspace
+) -> None:
+    assert visitor.get("/").status_code == 200
+    set_status(workspace.instance, Status.STOPPED)
+    until(lambda: visitor.get("/").status_code == 503, 10)
+    assert visitor.get("/").json()["status"] == "stopped"
+
+
+# --- pages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (Status.STOPPED, 503, "stopped", None),
+        (Status.SUSPENDED, 503, "suspended", None),
+        (Status.FAILED, 503, "failed", "15"),
+        (Status.PROVISIONING, 503, "waking", "1"),
+        (Status.DELETING, 404, "deleting", None),
+    ],
+)
+def test_pages_say_which(
+    case: tuple[Status, int, str, str | None],
+    stack: Stack,
+    visitor: httpx.Client,
+    workspace: Workspace,
+) -> None:
+    status, code, word, retry_after = case
+    set_status(workspace.instance, status)
+    if status is Status.PROVISIONING:
+        Instance.objects.filter(pk=workspace.instance_id).update(
+            ready=False, observed=Observed.CREATED
+        )
+    answer = visitor.get("/")
+    assert (answer.status_code, answer.json()["status"]) == (code, word)
+    assert answer.headers.get("Retry-After") == retry_after
+    page = visitor.get("/", headers=HTML)
+    assert page.status_code == code
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["Cache-Control"] == "no-store"
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert ('http-equiv="refresh"' in page.text) == (retry_after is not None)
+    if status not in (Status.PROVISIONING,):
+        assert f"http://{stack.netloc}/workspaces/{workspace.slug}/" in page.text
+    assert "<!--#" not in page.text
+    assert "error occurred" not in page.text
+
+
+def test_a_refused_upload_is_not_even_read(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace
+) -> None:
+    set_status(workspace.instance, Status.STOPPED)
+    request = (
+        f"POST /-/upload HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\nAccept: text/html\r\n"
+        f"Cookie: {visitor.headers['Cookie']}\r\nContent-Length: 1000000000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+        client.sendall(request.encode() + b"a" * 5000)
+        answer = client.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_page_for_a_form_does_not_reload_itself(
+    visitor: httpx.Client, workspace: Workspace
+) -> None:
+    Instance.objects.filter(pk=workspace.instance_id).update(ready=False)
+    page = visitor.post("/", headers=HTML, data={"a": "1"})
+    assert page.status_code == 503
+    assert "was not carried out" in page.text
+    assert 'http-equiv="refresh"' not in page.text
+
+
+# --- waking ------------------------------------------------------------------------------------
+
+
+def _in_thread(work: Any) -> threading.Thread:
+    def run() -> None:
+        work()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def _play_worker(workspace: Workspace, endpoint: str) -> threading.Thread:
+    """Once the instance is wanted, say that it is there."""
+    instance = Instance.objects.filter(pk=workspace.instance_id)
+
+    def work() -> None:
+        until(instance.filter(desired=Desired.RUNNING).exists, 10)
+        instance.update(
+            ready=True,
+            endpoint=endpoint,
+            observed=Observed.RUNNING,
+            ready_at=timezone.now() + timedelta(seconds=1),
+        )
+        notify.send(workspace.instance_id)
+
+    return _in_thread(work)
+
+
+def test_a_sleeping_workspace_wakes_and_the_body_is_not_lost(
+    visitor: httpx.Client, workspace: Workspace, upstream: Upstream
+) -> None:
+    set_status(workspace.instance, Status.SLEEPING)
+    Instance.objects.filter(pk=workspace.instance_id).update(ready=False, endpoint="")
+    worker = _play_worker(workspace, upstream.endpoint)
+    body = "precious " * 100_000
+    response = visitor.post("/save", content=body)
+    worker.join()
+    assert response.status_code == 200
+    assert response.json()["body"] == body
+
+
+def test_a_container_that_vanished_is_waited_for(
+    visitor: httpx.Client, workspace: Workspace, upstream: Upstream, stack: Stack
+) -> None:
+    assert visitor.get("/").status_code == 200
+    upstream.close()
+    again = Upstream(stack.directory / f"{next(_numbers)}.sock")
+    revision = Instance.objects.get(pk=workspace.instance_id).revision
+    instance = Instance.objects.filter(pk=workspace.instance_id)
+
+    def work() -> None:
+        until(instance.filter(revision__gt=revision).exists, 10)
+        instance.update(endpoint=again.endpoint, ready_at=timezone.now())
+        notify.send(workspace.instance_id)
+
+    worker = _in_thread(work)
+    try:
+        response = visitor.get("/path?q=1")
+        worker.join()
+        assert response.status_code == 200
+        assert response.json()["path"] == "/path?q=1"
+    finally:
+        again.close()
+
+
+def test_a_container_that_stays_away(
+    visitor: httpx.Client, workspace: Workspace, upstream: Upstream
+) -> None:
+    assert visitor.get("/").status_code == 200
+    upstream.close()
+    posted = visitor.post("/", headers=HTML, content="x")
+    assert posted.status_code == 503
+    assert "does not answer" in posted.text
+    assert "was not carried out" in posted.text
+    page = visitor.get("/", headers=HTML)
+    assert page.status_code == 503
+    assert 'http-equiv="refresh"' in page.text
+    answer = visitor.get("/")
+    assert (answer.status_code, answer.json()["status"]) == (503, "unreachable")
+    assert answer.headers["Retry-After"] == "3"
+
+
+# --- streams -----------------------------------------------------------------------------------
+
+
+def test_websockets_pass(stack: Stack, owner: User) -> None:
+    workspace = make_workspace(owner, f"chat-{next(_numbers)}")
+    path = stack.directory / f"{next(_numbers)}.sock"
+    point(workspace, f"unix:{path}")
+    with websocket_echo(path), closing(stack.visitor(owner, workspace)) as visitor:
+        raw = socket.create_connection(("127.0.0.1", stack.port), 10)
+        cookie = {"Cookie": visitor.headers["Cookie"]}
+        with connect(
+            f"ws://{workspace.slug}.{stack.netloc}/chat", sock=raw, additional_headers=cookie
+        ) as chat:
+            for message in ("hello", "x" * 100_000):
+                chat.send(message)
+                assert chat.recv(timeout=10) == message
+
+
+def test_a_response_is_passed_on_as_it_comes(visitor: httpx.Client, upstream: Upstream) -> None:
+    seen = threading.Event()
+
+    def answer(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"5\r\nfirst\r\n")
+        handler.wfile.flush()
+        assert seen.wait(10), "the first part did not arrive before the second was there"
+        handler.wfile.write(b"6\r\nsecond\r\n0\r\n\r\n")
+
+    upstream.answers["/stream"] = answer
+    with visitor.stream("GET", "/stream") as response:
+        parts = response.iter_raw()
+        assert next(parts) == b"first"
+        seen.set()
+        assert b"".join(parts) == b"second"
+
+
+def _bytes_below(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def test_a_gigabyte_passes_without_being_kept(
+    stack: Stack, visitor: httpx.Client, upstream: Upstream
+) -> None:
+    size, block = 1024**3, bytes(1024**2)
+    memory, disk = [stack.nginx_memory()], [0]
+
+    def sink(handler: Any) -> None:
+        got, buffer = 0, bytearray(len(block))
+        while got < size:
+            got += handler.rfile.readinto(memoryview(buffer)[: size - got])
+            if got % (64 * len(block)) == 0:
+                memory.append(stack.nginx_memory())
+                disk.append(_bytes_below(stack.directory / "router" / "temp"))
+        handler.reply(str(got).encode())
+
+    upstream.answers["/upload"] = sink
+    response = visitor.put(
+        "/upload",
+        content=(block for _ in range(size // len(block))),
+        headers={"Content-Length": str(size)},
+    )
+    assert response.text == str(size)
+    assert len(memory) > 10
+    assert max(memory) - memory[0] < 16 * 1024, "KiB that nginx grew by"
+    assert max(disk) == 0
+
+
+def test_more_than_that_is_too_much(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace
+) -> None:
+    request = (
+        f"PUT / HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\n"
+        f"Cookie: {visitor.headers['Cookie']}\r\nContent-Length: {1200 * 1024**2}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+        client.sendall(request.encode())
+        assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+# --- what is written down ------------------------------------------------------------------------
+
+
+def test_the_log_holds_no_secrets(
+    stack: Stack, visitor: httpx.Client, owner: User, workspace: Workspace
+) -> None:
+    visitor.get("/data?sql=select+secret")
+    stack.visitor(owner, workspace).close()
+    with stack.cloud() as cloud:
+        cloud.get("/account/confirm-email/THE-KEY/")
+        cloud.get("/account/password/reset/key/THE-KEY/")
+    until(lambda: "password/reset" in stack.access_log(), 5)
+    log = stack.access_log()
+    assert "/-/cloudapp/sign-in" in log
+    assert "/data" in log
+    for secret in ("code=", "state=", "select", "THE-KEY", "cloudapp_workspace"):
+        assert secret not in log
+
+
+def test_what_holds_secrets_is_not_for_everybody(stack: Stack) -> None:
+    assert stack.config.stat().st_mode & 0o777 == 0o600
+    assert (stack.directory / "router" / "cache").stat().st_mode & 0o777 == 0o700
+
+
+# --- a poisoned route ----------------------------------------------------------------------------
+
+
+def test_a_poisoned_route_shows_an_error_and_nobodys_data(
+    stack: Stack,
+    owner: User,
+    workspace_docker: docker.DockerClient,
+    workspace_image: str,
+) -> None:
+    """The gateway answers for A with the door of B: B's real container refuses."""
+    other = make_user()
+    first = make_workspace(owner, f"first-{next(_numbers)}")
+    second = make_workspace(other, f"second-{next(_numbers)}")
+    directory = stack.directory / f"{next(_numbers)}"
+    with workspace_container(workspace_docker, workspace_image, directory) as container:
+        container.start()
+        Instance.objects.filter(pk=second.instance_id).update(key=container.key)
+        # The container of B is who it says: B's instance, with B's key.
+        Workspace.objects.filter(pk=second.pk).update(instance=_renamed(second, container.id))
+        second.refresh_from_db()
+        point(second, f"unix:{container.socket}")
+        with closing(stack.visitor(other, second)) as rightful:
+            page = rightful.get("/", headers=HTML)
+            assert page.status_code == 200
+            assert "Datasette" in page.text
+        point(first, f"unix:{container.socket}")
+        with closing(stack.visitor(owner, first)) as misled:
+            for headers in (HTML, {}):
+                refused = misled.get("/", headers=headers)
+                assert refused.status_code == 403
+                assert "Datasette" not in refused.text
+
+
+def _renamed(workspace: Workspace, instance_id: str) -> Instance:
+    """The same instance under the id of a container that a test made."""
+    instance = Instance.objects.get(pk=workspace.instance_id)
+    instance.pk = instance_id
+    instance.save(force_insert=True)
+    return instance
+
+
+# --- what the configuration may hold -------------------------------------------------------------
+
+
+def _config(**changes: Any) -> RouterConfig:
+    values: dict[str, Any] = {
+        "listen": ["127.0.0.1:1"],
+        "web": "unix:/run/web.sock",
+        "secret": "s" * 40,
+        "cloud_url": "https://cloud.example",
+        "cloud_netloc": "cloud.example",
+        "cloud_host": "cloud.example",
+        "apps_domain": "apps.example.net",
+        "apps_host": "apps.example.net",
+        "scheme": "https",
+        "directory": Path("/run/router"),
+        "session_cookie": "__Host-s",
+        "state_cookie": "__Host-t",
+        "private_cookies": ["__Host-s"],
+        "handoff_paths": ["/-/cloudapp/start"],
+        "pages": [Page("waking", 503, "Starting.", retry_after=1)],
+    }
+    return RouterConfig(**values | changes)
+
+
+@pytest.mark.parametrize("bad", ['a"b', "a;b", "a{b", "a$b", "a\nb", "a\\b", ""])
+def test_a_secret_cannot_change_what_the_configuration_means(bad: str) -> None:
+    with pytest.raises(NotSafe):
+        render(_config(secret=bad))
+
+
+def test_dots_in_names_are_only_dots() -> None:
+    assert r"\.apps\.example\.net$" in render(_config())
+
+
+def test_only_a_yes_is_remembered_for_as_long_as_the_gateway_says() -> None:
+    text = render(_config())
+    assert "proxy_cache_valid" not in text
+    [stale] = re.findall(r"proxy_cache_use_stale (.*);", text)
+    assert set(stale.split()) == {
+        *("error", "timeout", "invalid_header", "http_500", "http_502", "http_504")
+    }
