@@ -1,0 +1,195 @@
+"""Something happens to a container that we did not do: it is noticed at once, or by the sweep."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from deploy import lifecycle, tokens
+from deploy.engines.base import EngineError
+from deploy.models import Instance, InstanceEvent
+from deploy.probe import open_connection
+from deploy.states import Observed, Status, StopReason
+from tests.faults.processes import wait_for
+from tests.faults.world import READY, World
+
+# Nothing but the watcher tells anybody in the tests that say so: without it they would wait for
+# ever. This is how long it may take on a busy machine; it takes some 10 ms on an idle one.
+AT_ONCE = 5.0
+
+
+def kill(world: World, instance: Instance) -> None:
+    world.docker.kill(world.name(instance))
+
+
+def remove(world: World, instance: Instance) -> None:
+    world.docker.remove_container(world.name(instance), force=True)
+
+
+def run_out_of_memory(world: World, instance: Instance) -> None:
+    """Have Datasette itself, the first process of the container, allocate more than there is."""
+    token = tokens.actor_token(
+        instance,
+        {"id": "1", "name": "owner", "role": "owner"},
+        {"name": "w", "url": "http://localhost/"},
+    )
+    connection = open_connection(instance.endpoint, timeout=30)
+    with suppress(OSError, EOFError):  # it dies over it
+        query = "/data.json?sql=select+length(randomblob(900000000))"
+        connection.request("GET", query, headers={"X-Cloudapp-Actor": token})
+        connection.getresponse()
+    connection.close()
+
+
+ACCIDENTS = [
+    (kill, "It stopped by itself (exit code 137)."),
+    (remove, "Its container was removed from outside."),
+    (run_out_of_memory, "It stopped by itself: it ran out of memory."),
+]
+
+
+@contextmanager
+def watching(world: World) -> Iterator[None]:
+    """The watcher runs, and listens."""
+    world.watcher()
+    log = world.directory / "watcher.log"
+    wait_for(lambda: "listening to the engine" in log.read_text(), "the watcher listens")
+    try:
+        yield
+    finally:
+        world.without("watcher")
+
+
+def assert_mended(world: World, instance: Instance, message: str) -> None:
+    """It was lost once, for this reason, and is the same again."""
+    lost = InstanceEvent.objects.get(instance=instance, kind="lost")
+    assert lost.message == message
+    world.assert_engine_holds_what_the_rows_say()
+    assert world.read(instance) == ["kept"]
+    assert world.container(instance)["Mounts"], "its data is mounted"
+    failures = [kind for kind in world.events(instance) if kind.endswith("!")]
+    assert failures == ["lost!"]
+
+
+@pytest.mark.parametrize(("accident", "message"), ACCIDENTS)
+def test_the_watcher_notices_at_once(
+    world: World, accident: Callable[[World, Instance], None], message: str
+) -> None:
+    instance = world.created(memory_mb=128)
+    world.write(instance, "kept")
+    with watching(world):
+        accident(world, instance)
+        world.wait(instance, "noticed", AT_ONCE, events__kind="lost")
+        world.wait_ready(instance)
+
+    assert_mended(world, instance, message)
+
+
+@pytest.mark.parametrize(("accident", "message"), ACCIDENTS)
+def test_the_sweep_alone_notices(
+    world: World, accident: Callable[[World, Instance], None], message: str
+) -> None:
+    instance = world.created(memory_mb=128)
+    world.write(instance, "kept")
+    accident(world, instance)
+    world.swept_until(instance, events__kind="lost")
+    world.swept_until(instance, **READY)
+
+    assert_mended(world, instance, message)
+
+
+def test_paused_and_started_by_somebody_else(world: World) -> None:
+    running, stopped = world.created(), world.created()
+    lifecycle.want_stopped(stopped.pk, StopReason.OWNER)
+    world.wait(stopped, "stopped", observed=Observed.EXITED, lease_token=None)
+    with watching(world):
+        world.docker.pause(world.name(running))
+        world.wait(running, "let go on", AT_ONCE, events__kind="unpause")
+        world.wait_ready(running)
+    world.docker.start(world.name(stopped))
+    world.swept_until(stopped, events__kind="stop")
+
+    world.assert_engine_holds_what_the_rows_say()
+
+
+def test_a_container_that_crashes_at_every_start_backs_off(world: World) -> None:
+    """Also while the watcher tells of every crash: that is not a new request."""
+    world.worker()
+    image = world.image_that_runs("import time; time.sleep(0.2); raise SystemExit(3)")
+    with watching(world):
+        instance = world.create(image=image)
+        instance = world.wait(instance, "failed", attempts__gte=3)
+        # Nobody started it more often than failures were counted.
+        assert world.container(instance)["RestartCount"] == 0
+        starts = world.events(instance).count("start")
+        assert starts <= instance.attempts + 1, world.events(instance)
+        assert instance.status == Status.FAILED
+        assert "stopped right after it started (exit code 3)" in instance.last_error
+
+        # A person's wish does not wait for the next attempt.
+        lifecycle.want_absent(instance.pk, timezone.now())
+        world.wait_purged(instance, AT_ONCE)
+    world.assert_engine_holds_what_the_rows_say()
+
+
+def test_one_that_hangs_keeps_no_other_waiting(world: World) -> None:
+    healthy = world.created()
+    image = world.image_that_runs(
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
+    )
+    hung = world.create(image=image)
+    world.wait(hung, "hangs", events__kind="start")
+
+    kill(world, healthy)
+    world.swept_until(healthy, events__kind="lost")
+    world.swept_until(healthy, **READY)
+    assert Instance.objects.get(pk=hung.pk).status == Status.PROVISIONING
+
+    # Nor does it keep its owner waiting.
+    lifecycle.want_absent(hung.pk, timezone.now() + timedelta(hours=1))
+    world.wait(hung, "removed", observed=Observed.ABSENT, lease_token=None)
+    world.assert_engine_holds_what_the_rows_say()
+
+
+def test_only_our_own_orphans_are_removed_and_no_data(world: World, settings: object) -> None:
+    """The engine has containers of a namespace that no row knows; and others that are not ours."""
+    ours, other = world.orphan(world.namespace), world.orphan(f"{world.namespace}-other")
+    nameless = world.orphan(world.namespace, instance="")
+    instance = world.created()
+    world.write(instance, "kept")
+
+    with world.in_process(ORPHAN_GRACE_SECONDS=3600) as sweep:
+        sweep()
+        assert {(o.kind, o.name) for o in world.orphans()} == {
+            ("container", ours.instance),
+            ("volume", ours.volume),
+        }
+        assert ours.exists(), "it is reported first"
+    with world.in_process(ORPHAN_GRACE_SECONDS=0) as sweep:
+        sweep()
+
+    assert not ours.exists()
+    assert ours.volume in world.volumes(), "data is never removed"
+    assert other.exists()
+    assert nameless.exists(), "an image that is being tried out, say"
+    # The sockets of the others are where they were.
+    instance.refresh_from_db()
+    assert world.answers(instance)
+
+
+def test_an_engine_that_does_not_answer_is_no_reason_to_do_anything(world: World) -> None:
+    instance = world.created()
+    with world.in_process(DOCKER_HOST="unix:///nowhere/docker.sock") as sweep:
+        assert sweep() == 0
+        world.reconcile(instance)
+        instance = Instance.objects.get(pk=instance.pk)
+        assert instance.observed == Observed.UNKNOWN
+        assert instance.status == Status.RUNNING
+        assert instance.attempts == 0
+        assert world.answers(instance)
+    world.swept_until(instance, observed=Observed.RUNNING, **READY)
+    assert world.events(instance)[-1] == "unknown!"
+    with suppress(EngineError):
+        world.assert_engine_holds_what_the_rows_say()

@@ -1,0 +1,371 @@
+"""One installation under test: its processes, its own Redis, and what its engine really holds."""
+
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import docker
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+from redis import ConnectionError as RedisAway
+from redis import Redis
+
+from cloudapp.celery import app
+from cloudapp.local.processes import beat_command, manage, worker_command
+from deploy import lifecycle, notify
+from deploy.models import Image, Instance, InstanceEvent, Orphan
+from deploy.states import Desired, Observed
+from tests.faults.processes import SECONDS, Child, Process, wait_for
+
+WORKSPACE_PYTHON = ("/opt/workspace/bin/python", "-IB", "-c")
+_WRITE = """
+import sqlite3, sys
+with sqlite3.connect("/data/data.db", timeout=10) as db:
+    db.execute("create table if not exists marker (word text)")
+    db.execute("insert into marker values (?)", sys.argv[1:])
+"""
+_READ = """
+import json, sqlite3
+rows = sqlite3.connect("/data/data.db").execute("select * from marker")
+print(json.dumps([word for word, in rows]))
+"""
+# Redis keeps the queues of the healthy and of the dying workers apart by database number.
+HEALTHY, DYING = 0, 1
+
+
+# It is served, and nobody works on it.
+READY: dict[str, Any] = {"desired": Desired.RUNNING, "ready": True, "lease_token": None}
+
+
+class World:
+    """The processes and the engine of one installation; `with` it, so that nothing is left."""
+
+    def __init__(self, directory: Path, namespace: str, image: str, engine_url: str) -> None:
+        self.directory = directory
+        self.namespace = namespace
+        self.engine_url = engine_url
+        self.docker = docker.APIClient(engine_url, version="auto", timeout=60)
+        self.redis_socket = directory / "redis.sock"
+        self.order = directory / "order"
+        self._image = image
+        self._numbers = itertools.count(1)
+        self._processes: dict[str, Child] = {}
+        self._nursery: Child | None = None
+        self._dying: list[Process] = []
+
+    # --- processes -------------------------------------------------------------------------
+
+    def environment(self, broker: int = HEALTHY) -> dict[str, str]:
+        """The environment of a process of this installation."""
+        return {
+            **os.environ,
+            "DATABASE_URL": _database_url(),
+            "REDIS_URL": f"unix://{self.redis_socket}?virtual_host={broker}",
+            "DOCKER_HOST": self.engine_url,
+            "NAMESPACE": self.namespace,
+            "RUN_DIR": str(settings.RUN_DIR),
+            "LEASE_SECONDS": str(settings.LEASE_SECONDS),
+            "SWEEP_SECONDS": str(settings.SWEEP_SECONDS),
+            "START_TIMEOUT_SECONDS": str(settings.START_TIMEOUT_SECONDS),
+            "STOP_TIMEOUT_SECONDS": str(settings.STOP_TIMEOUT_SECONDS),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _ensure(self, name: str, command: list[str]) -> Child:
+        found = self._processes.get(name)
+        if found is None or not found.alive:
+            log = self.directory / f"{name}.log"
+            found = self._processes[name] = Child(name, command, self.environment(), log)
+        return found
+
+    def redis(self) -> Child:
+        """Have the Redis of these tests run, and answer."""
+        server = self._ensure(
+            "redis",
+            [
+                *("redis-server", "--port", "0", "--unixsocket", str(self.redis_socket)),
+                *("--save", "", "--appendonly", "no", "--dir", str(self.directory)),
+            ],
+        )
+        wait_for(self._redis_answers, "Redis answers")
+        return server
+
+    def redis_client(self) -> Redis:
+        """A connection to it."""
+        return Redis(unix_socket_path=str(self.redis_socket))
+
+    def _redis_answers(self) -> bool:
+        try:
+            with self.redis_client() as client:
+                return bool(client.ping())
+        except RedisAway:
+            return False
+
+    def worker(self, name: str = "worker") -> Child:
+        """Have a healthy worker of the queue `now` run; by another name, another one."""
+        return self._ensure(name, worker_command("now", 8))
+
+    def beat(self) -> Child:
+        """Have the clock run that asks for sweeps."""
+        return self._ensure("beat", beat_command(self.directory / "beat"))
+
+    def watcher(self) -> Child:
+        """Have the watcher run."""
+        return self._ensure("watcher", manage("watch"))
+
+    def without(self, *names: str) -> None:
+        """Have these processes not run."""
+        for name in names:
+            if process := self._processes.pop(name, None):
+                process.kill()
+
+    def dying_worker(self, order: str = "") -> Process:
+        """Start a worker that carries out `order`, see dying_worker.py; it has its own queue."""
+        if order:
+            self.order.write_text(order)
+        name = f"dying-{next(self._numbers)}"
+        pid = self._ensure_nursery().ask(str(self.directory / f"{name}.log"))
+        process = Process(name, int(pid))
+        self._dying.append(process)
+        return process
+
+    def _ensure_nursery(self) -> Child:
+        if self._nursery is None:
+            program = [sys.executable, "-m", "tests.faults.dying_worker", str(self.order)]
+            # The same worker, called in the same way.
+            arguments = worker_command("now", 4)
+            arguments = arguments[arguments.index("worker") :]
+            log = self.directory / "nursery.log"
+            self._nursery = Child(
+                "nursery", [*program, *arguments], self.environment(DYING), log, talks=True
+            )
+        return self._nursery
+
+    @contextmanager
+    def calls_go_to(self, broker: int) -> Iterator[None]:
+        """Wake-up calls of the test's own requests go to the healthy or to the dying workers."""
+        before = app.conf.broker_url
+        self._use_broker(f"redis+socket://{self.redis_socket}?virtual_host={broker}")
+        try:
+            yield
+        finally:
+            self._use_broker(before)
+
+    @staticmethod
+    def _use_broker(url: str) -> None:
+        # Celery keeps a pool of connections per address; these two remember which one is used.
+        app.conf.broker_url = url
+        app._pool = None
+        app.amqp._producer_pool = None
+
+    def sweep(self) -> None:
+        """Ask a healthy worker for a sweep, as the clock does."""
+        app.send_task("deploy.tasks.sweep")
+
+    # --- instances -------------------------------------------------------------------------
+
+    def image(self) -> Image:
+        """The row of the workspace image."""
+        fields = {"reference": self._image, "state": Image.State.READY}
+        return Image.objects.get_or_create(digest=self._image, defaults=fields)[0]
+
+    def create(self, **spec: Any) -> Instance:
+        """Ask for an instance."""
+        return lifecycle.create(self.image(), **{"memory_mb": 256, **spec})
+
+    def created(self, **spec: Any) -> Instance:
+        """An instance that runs and is ready."""
+        self.worker()
+        instance = self.create(**spec)
+        return self.wait_ready(instance)
+
+    def wait(
+        self, instance: Instance, what: str, timeout: float = SECONDS, **fields: Any
+    ) -> Instance:
+        """Wait until the row has these values, and return it."""
+        wanted = Instance.objects.filter(pk=instance.pk, **fields)
+        found = notify.wait_until(instance.pk, wanted.first, timeout)
+        if found is None:
+            now = Instance.objects.get(pk=instance.pk)
+            raise AssertionError(f"{what}: not within {timeout:.0f} s; {describe(now)}")
+        return found
+
+    def wait_ready(self, instance: Instance, timeout: float = SECONDS) -> Instance:
+        """Wait until it is ready and nobody works on it."""
+        return self.wait(instance, "ready", timeout, **READY)
+
+    def wait_purged(self, instance: Instance, timeout: float = SECONDS) -> Instance:
+        """Wait until nothing is left of it."""
+        return self.wait(instance, "purged", timeout, purged_at__isnull=False)
+
+    def swept_until(self, instance: Instance, timeout: float = SECONDS, **fields: Any) -> Instance:
+        """Ask for sweeps, as the clock does, until the row has these values; return it."""
+        wanted = Instance.objects.filter(pk=instance.pk, **fields)
+
+        def swept() -> Instance | None:
+            self.sweep()
+            return notify.wait_until(instance.pk, wanted.first, 0.3)
+
+        return wait_for(swept, f"{fields} of {instance}", timeout)
+
+    def events(self, instance: Instance, after: int = 0) -> list[str]:
+        """What happened to it, in order; failures are marked with an exclamation mark."""
+        found = InstanceEvent.objects.filter(instance=instance, pk__gt=after).order_by("pk")
+        return [event.kind + "!" * event.failed for event in found]
+
+    def last_event(self, instance: Instance) -> int:
+        """The number of its last event."""
+        last = InstanceEvent.objects.filter(instance=instance).order_by("pk").last()
+        return last.pk if last else 0
+
+    # --- what the engine really holds ----------------------------------------------------------
+
+    def containers(self, instance: Instance | None = None) -> list[dict[str, Any]]:
+        """What the engine lists, of all instances or of one."""
+        labels = [f"cloudapp.namespace={self.namespace}"]
+        if instance:
+            labels.append(f"cloudapp.instance={instance.pk}")
+        return list(self.docker.containers(all=True, filters={"label": labels}))
+
+    def container(self, instance: Instance) -> dict[str, Any]:
+        """What the engine says of the one container of an instance; there must be just one."""
+        found = self.containers(instance)
+        assert len(found) == 1, f"{len(found)} containers of {instance}: {found}"
+        return dict(self.docker.inspect_container(found[0]["Id"]))
+
+    def volumes(self) -> set[str]:
+        """The names of the data volumes."""
+        label = {"label": [f"cloudapp.namespace={self.namespace}"]}
+        return {volume["Name"] for volume in self.docker.volumes(filters=label)["Volumes"] or ()}
+
+    def name(self, instance: Instance) -> str:
+        """The name of its container."""
+        return f"{self.namespace}-{instance.pk}"
+
+    def run_inside(self, instance: Instance, code: str, *arguments: str) -> str:
+        """Run Python inside its container; return what it printed."""
+        command = [*WORKSPACE_PYTHON, code, *arguments]
+        run = self.docker.exec_create(self.name(instance), command)["Id"]
+        output = bytes(self.docker.exec_start(run)).decode()
+        assert self.docker.exec_inspect(run)["ExitCode"] == 0, output
+        return output
+
+    def write(self, instance: Instance, word: str) -> None:
+        """Write a marker row into its database."""
+        self.run_inside(instance, _WRITE, word)
+
+    def read(self, instance: Instance) -> list[str]:
+        """The marker rows of its database."""
+        return list(json.loads(self.run_inside(instance, _READ)))
+
+    def assert_engine_holds_what_the_rows_say(self) -> None:
+        """Compare every row with the engine: containers, their states and generations, volumes."""
+        rows = list(Instance.objects.all())
+        listed = {c["Labels"]["cloudapp.instance"]: c for c in self.containers()}
+        assert len(listed) == len(self.containers()), "an instance has several containers"
+        wanted_volumes = set()
+        for row in rows:
+            held = listed.pop(str(row.pk), None)
+            if row.desired == Desired.ABSENT:
+                assert held is None, f"deleted, but there: {describe(row)}"
+                assert row.observed == Observed.ABSENT, describe(row)
+            elif row.desired == Desired.RUNNING:
+                assert held, f"not there: {describe(row)}"
+                assert held["State"] == "running", f"{held['State']}: {describe(row)}"
+                assert held["Labels"]["cloudapp.generation"] == str(row.generation), describe(row)
+                assert row.ready, describe(row)
+            else:
+                assert held is None or held["State"] != "running", describe(row)
+            if row.volume and not row.purged_at and row.observed_generation is not None:
+                wanted_volumes.add(row.volume)
+        assert not listed, f"no row knows {listed}"
+        volumes = self.volumes()
+        assert wanted_volumes <= volumes, f"volumes are gone: {wanted_volumes - volumes}"
+        known = {row.volume for row in rows if not row.purged_at}
+        assert volumes <= known, f"nobody's volumes: {volumes - known}"
+
+    # --- tidying up ------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Forget all instances, here and at the engine; the processes stay."""
+        self.order.unlink(missing_ok=True)
+        for process in self._dying:
+            process.kill()
+        self._dying.clear()
+        # Nobody may work on them any more.
+        Instance.objects.update(purged_at=timezone.now(), lease_token=None, ready=False)
+        self.remove_objects()
+        with self.redis_client() as client:
+            if self._redis_answers():
+                client.flushall()
+        for pk in Instance.objects.values_list("pk", flat=True):
+            shutil.rmtree(settings.RUN_DIR / "instances" / str(pk), ignore_errors=True)
+        Instance.objects.all().delete()
+        Orphan.objects.all().delete()
+        Image.objects.filter(digest=self._image).delete()
+
+    def remove_objects(self) -> None:
+        """Remove what the engine holds in our namespace. What is gone already is fine."""
+        for container in self.containers():
+            _gone_is_fine(self.docker.remove_container, container["Id"], force=True)
+        wait_for(lambda: not self.containers(), "the containers are gone")
+        for volume in self.volumes():
+            _gone_is_fine(self.docker.remove_volume, volume, force=True)
+
+    def close(self) -> None:
+        """End every process."""
+        for process in (*self._dying, *self._processes.values(), self._nursery):
+            if process:
+                process.kill()
+        self._processes.clear()
+        self._nursery = None
+
+    def report(self) -> str:
+        """Everything that helps to understand a failure."""
+        parts = [describe(row) for row in Instance.objects.order_by("created_at")]
+        for container in self.containers():
+            inspected = self.docker.inspect_container(container["Id"])
+            parts.append(f"{inspected['Name']} {json.dumps(inspected['State'])}")
+        for log in sorted(self.directory.glob("*.log")):
+            parts.append(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
+        return "\n".join(parts)
+
+
+def describe(row: Instance) -> str:
+    """One instance in a few lines, for a failure's message."""
+    fields = {
+        name: getattr(row, name)
+        for name in (
+            *("desired", "stop_reason", "observed", "ready", "generation", "observed_generation"),
+            *("attempts", "next_attempt_at", "last_error", "revision", "lease_token"),
+            *("lease_expires_at", "purge_at", "purged_at", "volume", "predecessor_id"),
+        )
+        if getattr(row, name)
+    }
+    events = [f"  {e.at:%M:%S.%f} {e.kind}{'!' * e.failed} {e.message}" for e in row.events.all()]
+    return "\n".join([f"{row} {row.status}: {fields}", *events])
+
+
+def _gone_is_fine(remove: Any, *args: Any, **kwargs: Any) -> None:
+    try:
+        remove(*args, **kwargs)
+    except docker.errors.APIError as error:
+        if error.status_code not in (404, 409):
+            raise
+
+
+def _database_url() -> str:
+    """The test database, as another process must be told of it."""
+    now: Mapping[str, Any] = connection.settings_dict
+    user = quote(now["USER"], safe="")
+    password = f":{quote(now['PASSWORD'], safe='')}" if now["PASSWORD"] else ""
+    port = f":{now['PORT']}" if now["PORT"] else ""
+    return f"postgres://{user}{password}@{quote(now['HOST'], safe='')}{port}/{now['NAME']}"
