@@ -6,9 +6,11 @@ from allauth.account.adapter import get_adapter
 from allauth.account.forms import ResetPasswordForm as AllauthResetPasswordForm
 from allauth.account.forms import SignupForm as AllauthSignupForm
 from allauth.account.models import EmailAddress
+from allauth.mfa.webauthn.forms import AddWebAuthnForm as AllauthAddKeyForm
 from allauth.socialaccount.forms import SignupForm as AllauthGoogleSignupForm
 from django import forms
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.hashers import make_password
 from django.http import HttpRequest
 
 from accounts.addresses import is_taken
@@ -25,6 +27,12 @@ class _UnverifiedIsNobodys(forms.Form):
 
 class SignupForm(_UnverifiedIsNobodys, AllauthSignupForm):  # type: ignore[misc]
     """Sign up by email and password."""
+
+    def try_save(self, request: HttpRequest) -> Any:
+        """Save a new user, or only seem to: in the same time, for those who measure it."""
+        if self.account_already_exists:
+            make_password(self.cleaned_data["password1"])
+        return super().try_save(request)
 
 
 class GoogleSignupForm(_UnverifiedIsNobodys, AllauthGoogleSignupForm):  # type: ignore[misc]
@@ -45,6 +53,17 @@ class ResetPasswordForm(AllauthResetPasswordForm):  # type: ignore[misc]
         )
         self.users = [address.user for address in owners.select_related("user")]
         return email
+
+
+class AddKeyForm(AllauthAddKeyForm):  # type: ignore[misc]
+    """Add a passkey, or a security key for after the password."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        passwordless = self.fields["passwordless"]
+        passwordless.label = "Sign in with it alone, without a password"
+        passwordless.help_text = "Then it is a passkey. Otherwise it comes after the password."
+        passwordless.initial = True
 
 
 class ConfirmForm(forms.Form):

@@ -62,7 +62,7 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
     yield open_page
     for page in pages:
         page.context.close()
-    assert not problems, problems
+    assert not problems, "\n".join(problems)
 
 
 @pytest.fixture

@@ -97,6 +97,8 @@ def test_a_users_page_shows_all_and_saves(desk: Client, make_user: MakeUser) -> 
         "emailaddress_set-1-user": user.pk,
         "emailaddress_set-1-email": "New@Example.com",
     }
+    for inline in ("socialaccount_set", "authenticator_set", "usersession_set"):
+        fields |= {f"{inline}-TOTAL_FORMS": 0, f"{inline}-INITIAL_FORMS": 0}
     response = desk.post(f"{USERS}{user.pk}/change/", fields)
     assert response.status_code == 302, response.context["errors"]
     user = User.objects.get(pk=user.pk)

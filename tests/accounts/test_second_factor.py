@@ -76,8 +76,7 @@ def add_key(page: Page, site: str, *, passwordless: bool) -> None:
     page.goto(f"{site}/account/2fa/webauthn/add/")
     prove(page)
     page.get_by_label("Name").fill("My laptop")
-    if passwordless:
-        page.get_by_label("Passwordless").check()
+    page.get_by_label("Sign in with it alone").set_checked(passwordless)
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
 
@@ -186,7 +185,7 @@ def test_a_reset_does_not_get_round_the_second_factor(
     thief.get_by_label("New Password", exact=True).fill("another good one")
     thief.get_by_label("New Password (again)").fill("another good one")
     press(thief, "Save")
-    thief.get_by_role("heading", name="Your new password is saved").wait_for()
+    thief.get_by_role("heading", name="Now sign in with it").wait_for()
     assert not is_signed_in(page, site), "a reset signs everybody out"
     sign_in(thief, site, word="another good one")
     thief.get_by_role("heading", name="One more step").wait_for()

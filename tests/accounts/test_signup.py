@@ -4,6 +4,7 @@ import re
 
 import pytest
 from allauth.account.models import EmailAddress
+from django.contrib.auth.hashers import MD5PasswordHasher
 from django.core.mail import EmailMessage
 from django.http import HttpResponse
 from django.test import Client
@@ -246,3 +247,21 @@ def test_mails_are_plain_and_friendly(
         assert "If " in body, "it says what to do for somebody who did not ask"
         assert "&" not in body, "text is not escaped as HTML"
         assert max(map(len, body.splitlines())) <= 160
+
+
+def test_signing_up_takes_as_long_for_a_known_address(
+    client: Client, make_user: MakeUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password is what takes time: it is hashed in both cases."""
+    make_user(EMAIL)
+    hashed: list[str] = []
+
+    def count(self: MD5PasswordHasher, password: str, salt: str) -> str:
+        hashed.append(password)
+        return encode(self, password, salt)
+
+    encode = MD5PasswordHasher.encode
+    monkeypatch.setattr(MD5PasswordHasher, "encode", count)
+    sign_up(client, EMAIL, "known to nobody")
+    sign_up(Client(), "new@example.com", "new to everybody")
+    assert hashed == ["known to nobody", "new to everybody"]
