@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudapp.local.packages import missing_packages
+from cloudapp.local.packages import Purpose, missing_packages
 from cloudapp.local.places import PROJECT, Places, run_dir_for
 from cloudapp.local.product import Product
 from cloudapp.local.run import port_from_environment
@@ -35,7 +35,7 @@ def test_a_given_secret_is_not_made(tmp_path: Path) -> None:
 
 
 def test_nothing_is_missing_where_the_tests_run() -> None:
-    assert missing_packages({}, for_tests=True) == []
+    assert missing_packages({}, purpose=Purpose.TEST) == []
 
 
 def test_what_is_given_need_not_be_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import shlex
 import signal
 import subprocess
 
-from cloudapp.local.packages import ensure_packages
+from cloudapp.local.packages import Purpose, ensure_packages
 from cloudapp.local.places import PROJECT, VAR
 from cloudapp.local.processes import bin_dir
 from cloudapp.local.product import Product, free_port
@@ -23,12 +23,12 @@ def bench() -> int:
     """
     console = Console()
     given = {**given_settings(), "CLOUDAPP_OPERATOR_EMAIL": "bench@localhost"}
-    product = Product(VAR / "bench", free_port(), env=given, console=console)
+    product = Product(VAR / "bench", free_port(), env=given, console=console, echo=False)
     with stop_on_signals(product.hurry):
         try:
             console.line("cloudapp benchmark")
             with console.step("packages") as step:
-                ensure_packages(step, given)
+                ensure_packages(step, given, purpose=Purpose.BENCH)
             with console.step("python") as step:
                 ensure_venv(step, DEVELOPMENT_LOCK)
             product.start()

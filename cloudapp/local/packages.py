@@ -6,12 +6,22 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 
 from cloudapp.local import postgres
 from cloudapp.local.programs import last_lines
 from cloudapp.local.say import Failure, Step
 from cloudapp.local.tools import as_root, find_tool, root_prefix
+
+
+class Purpose(Enum):
+    """What the packages are for."""
+
+    RUN = "run"
+    TEST = "test"
+    BENCH = "bench"
+
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -30,7 +40,7 @@ def _has_font() -> bool:
     return any(path.suffix in (".ttf", ".otf", ".ttc") for path in fonts.rglob("*"))
 
 
-def missing_packages(given: Mapping[str, str], *, for_tests: bool = False) -> list[str]:
+def missing_packages(given: Mapping[str, str], *, purpose: Purpose = Purpose.RUN) -> list[str]:
     """Return the Debian packages whose programs are not here.
 
     With DATABASE_URL, REDIS_URL or DOCKER_HOST in `given`, nothing of that kind is needed.
@@ -48,15 +58,19 @@ def missing_packages(given: Mapping[str, str], *, for_tests: bool = False) -> li
     if not given.get("DOCKER_HOST"):
         needed["docker.io"] = find_tool("dockerd") is not None
         needed["iptables"] = find_tool("iptables") is not None
-    if for_tests:
+    if purpose is Purpose.TEST:
         needed["chromium"] = any(find_tool(name) for name in BROWSERS)
         needed["fonts-dejavu-core"] = _has_font()
+    if purpose is Purpose.BENCH:
+        needed["nghttp2-client"] = find_tool("h2load") is not None
     return [package for package, present in needed.items() if not present]
 
 
-def ensure_packages(step: Step, given: Mapping[str, str], *, for_tests: bool = False) -> None:
+def ensure_packages(
+    step: Step, given: Mapping[str, str], *, purpose: Purpose = Purpose.RUN
+) -> None:
     """Install what is missing; Failure with the exact command where that is not possible."""
-    missing = missing_packages(given, for_tests=for_tests)
+    missing = missing_packages(given, purpose=purpose)
     if not missing:
         step.detail = "nothing is missing"
         return
@@ -77,7 +91,7 @@ def ensure_packages(step: Step, given: Mapping[str, str], *, for_tests: bool = F
         # An outdated list names files that the mirror no longer has.
         _apt(["update"])
         _apt(["install", "--yes", "--no-install-recommends", *missing])
-    still = missing_packages(given, for_tests=for_tests)
+    still = missing_packages(given, purpose=purpose)
     if still:
         raise Failure(f"apt-get installed {names}, and yet these are not here: {' '.join(still)}")
     step.detail = f"installed {len(missing)}"

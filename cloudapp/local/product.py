@@ -51,7 +51,8 @@ class Product:
     apart from those of every other product on the same engine; by default it follows from
     `state`. `env` are settings as in docs/configuration.md; with DATABASE_URL, REDIS_URL or
     DOCKER_HOST among them, nothing of that kind is started. `fast` gives up the database's safety
-    against a crash of the machine. A product that does not start raises Failure in words, and
+    against a crash of the machine; without `echo` what the processes say goes to their logs only.
+    A product that does not start raises Failure in words, and
     leaves nothing running.
     """
 
@@ -64,6 +65,7 @@ class Product:
         env: Mapping[str, str] | None = None,
         console: Console | None = None,
         fast: bool = False,
+        echo: bool = True,
     ) -> None:
         self.places = Places.of(state)
         self.port = port
@@ -78,6 +80,7 @@ class Product:
         self.supervisor: Supervisor | None = None
         self._console = console or Console(quiet=True)
         self._fast = fast
+        self._echo = echo
         self._postgres: Postgres | None = None
         self._redis: Redis | None = None
         self._lock: IO[str] | None = None
@@ -96,7 +99,7 @@ class Product:
     def _start(self) -> None:
         self._claim()
         self._refuse_taken_port()
-        self.supervisor = Supervisor(self._console)
+        self.supervisor = Supervisor(self._console if self._echo else Console(quiet=True))
         with self._console.step("services") as step:
             self._start_services(self.supervisor)
             step.detail = f"container engine {self.engine.description}"
@@ -255,7 +258,7 @@ class Product:
             try:
                 code = self._image.wait(timeout=3)
             except subprocess.TimeoutExpired:
-                step.now("building the workspace image; the first time takes a minute or two")
+                step.now("the workspace image; where it must be built, that takes a minute")
                 try:
                     code = self._image.wait(timeout=IMAGE_SECONDS)
                 except subprocess.TimeoutExpired:

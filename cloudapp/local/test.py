@@ -15,7 +15,7 @@ from typing import IO
 
 from cloudapp.local.engine import Engine
 from cloudapp.local.engine_api import EngineApi, remove_leftovers, remove_namespaces
-from cloudapp.local.packages import ensure_packages
+from cloudapp.local.packages import Purpose, ensure_packages
 from cloudapp.local.places import PROJECT, VAR, Places
 from cloudapp.local.postgres import Postgres
 from cloudapp.local.processes import bin_dir
@@ -161,7 +161,7 @@ def test() -> int:
         try:
             console.line("cloudapp tests")
             with console.step("packages") as step:
-                ensure_packages(step, os.environ, for_tests=True)
+                ensure_packages(step, os.environ, purpose=Purpose.TEST)
             with console.step("python") as step:
                 ensure_venv(step, DEVELOPMENT_LOCK)
             with console.step("services") as step:
