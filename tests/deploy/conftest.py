@@ -5,8 +5,22 @@ from pathlib import Path
 
 import docker
 import pytest
+from django.conf import settings
 
+from deploy import logs, reconcile, sweep, watcher
+from tests.deploy.fake_engine import FakeEngine
 from tests.deploy.workspace_support import Workspace, workspace
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
+    """An engine in memory in the place of the installation's."""
+    engine = FakeEngine(Path(settings.RUN_DIR) / "fake")
+    for module in (logs, reconcile, sweep, watcher):
+        monkeypatch.setattr(module, "get_engine", lambda: engine)
+    yield engine
+    engine.go_away()
+    engine.close()
 
 
 @pytest.fixture(scope="session")

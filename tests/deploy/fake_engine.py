@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from http import HTTPStatus
@@ -54,6 +54,12 @@ class Knobs:
     crash_at_start: bool = False
     crash_after: int | None = None  # the container exits after so many answers
     deaf: bool = False  # it takes no notice of SIGTERM
+    in_flight: int = 0  # what its containers say of themselves
+    idle_seconds: float = 0.0
+    busy: list[str] = field(default_factory=list)
+    # What happens at that moment, such as a request from a person, by the name of the call.
+    before: dict[str, Callable[[], object]] = field(default_factory=dict)
+    after: dict[str, Callable[[], object]] = field(default_factory=dict)
     kill_worker_before: str = ""  # the next call of this name never begins
     kill_worker_after: str = ""  # the next call of this name is done, and nobody learns of it
 
@@ -83,6 +89,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @dataclass
 class _Container:
     spec: InstanceSpec
+    knobs: Knobs
     socket: Path
     on_exit: Callable[["_Container", str], None]
     observed: Observed = Observed.CREATED
@@ -106,9 +113,9 @@ class _Container:
             return {
                 "instance": self.spec.instance_id,
                 "generation": self.spec.generation,
-                "in_flight": 0,
-                "idle_seconds": 0.0,
-                "busy": [],
+                "in_flight": self.knobs.in_flight,
+                "idle_seconds": self.knobs.idle_seconds,
+                "busy": self.knobs.busy,
             }
         return None
 
@@ -159,12 +166,14 @@ def _called(
         if knobs.kill_worker_before == name:
             knobs.kill_worker_before = ""
             raise WorkerKilled(name)
+        knobs.before.get(name, bool)()
         time.sleep(knobs.slow)
         if knobs.unreachable or name in knobs.broken:
             raise EngineError(f"{name}: it does not answer")
         if name in knobs.refused:
             raise EngineRefused(f"{name}: no")
         result = method(self, *args, **kwargs)
+        knobs.after.get(name, bool)()
         if knobs.kill_worker_after == name:
             knobs.kill_worker_after = ""
             raise WorkerKilled(name)
@@ -213,7 +222,7 @@ class FakeEngine:
     def create(self, spec: InstanceSpec) -> None:
         self._volumes.add(spec.volume)
         directory = self._run_dir / spec.instance_id[:8]
-        made = _Container(spec, directory / SOCKET_NAME, self._exited)
+        made = _Container(spec, self.knobs, directory / SOCKET_NAME, self._exited)
         if self._containers.setdefault(spec.instance_id, made) is made:
             self._tell(spec.instance_id, "create")
 
@@ -274,9 +283,13 @@ class FakeEngine:
         container = self._containers.get(instance_id)
         return "".join(f"{line}\n" for line in container.log[-lines:]) if container else ""
 
+    @_called
     def events(self) -> Iterator[EngineEvent]:
         heard: queue.SimpleQueue[EngineEvent | None] = queue.SimpleQueue()
         self._listeners.append(heard)
+        return self._told(heard)
+
+    def _told(self, heard: "queue.SimpleQueue[EngineEvent | None]") -> Iterator[EngineEvent]:
         while (event := heard.get()) is not None:
             yield event
         raise EngineError("it went away")
@@ -309,12 +322,6 @@ class FakeEngine:
         """Stop every container's server."""
         for container in list(self._containers.values()):
             container.exit(0, "die")
-
-    def add_orphan(self, spec: InstanceSpec) -> None:
-        """Put a container there that no row knows."""
-        self.world.setdefault(self.namespace, {})[spec.instance_id] = _Container(
-            replace(spec), self._run_dir / spec.instance_id[:8] / SOCKET_NAME, self._exited
-        )
 
     def _get(self, instance_id: str) -> _Container:
         try:

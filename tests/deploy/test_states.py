@@ -48,7 +48,7 @@ STATUS = {
     # ready: it answered, and nobody has seen it end
     (Desired.RUNNING, True): [R, R, R, R, R, R],
     (Desired.PAUSED, True): [R, R, R, R, S, R],
-    (Desired.STOPPED, True): [STOPPED, STOPPED, STOPPED, R, R, STOPPED],
+    (Desired.STOPPED, True): [R, STOPPED, STOPPED, R, R, STOPPED],
     (Desired.ABSENT, True): [D, D, D, D, D, D],
 }
 
