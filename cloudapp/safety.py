@@ -48,6 +48,8 @@ def _public_problems(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is off: use an https:// CLOUD_URL and leave {name} out."
     if not settings["SECURE"]:
         yield "CLOUD_URL is not https: sign-in must not travel in clear text."
+    if not settings["GOOGLE_ISSUER_URL"].startswith("https://"):
+        yield "GOOGLE_ISSUER_URL is not https: anybody on the way could sign in as anybody."
     if _same_site(settings["CLOUD_HOST"], settings["APPS_HOST"]):
         yield (
             f"APPS_DOMAIN ({settings['APPS_HOST']}) is on the same site as CLOUD_URL "
@@ -81,4 +83,6 @@ def refuse_unsafe(settings: Mapping[str, Any]) -> None:
     """Raise ImproperlyConfigured that lists every problem, if there is one."""
     found = problems(settings)
     if found:
-        raise ImproperlyConfigured("cloudapp does not start:\n" + "\n".join(f"- {p}" for p in found))
+        raise ImproperlyConfigured(
+            "cloudapp does not start:\n" + "\n".join(f"- {p}" for p in found)
+        )

@@ -49,6 +49,7 @@ def test_production_settings_start() -> None:
         ({"SESSION_COOKIE_SECURE": "0"}, "SESSION_COOKIE_SECURE is off"),
         ({"CSRF_COOKIE_SECURE": "0"}, "CSRF_COOKIE_SECURE is off"),
         ({"CLOUD_URL": "http://cloud.example.com"}, "CLOUD_URL is not https"),
+        ({"GOOGLE_ISSUER_URL": "http://id.example.com"}, "GOOGLE_ISSUER_URL is not https"),
         ({"APPS_DOMAIN": "apps.example.com"}, "on the same site"),
         ({"ENDPOINT_KIND": "carrier-pigeon"}, "ENDPOINT_KIND must be unix or tcp"),
         ({"LOCAL": "1"}, "is not a localhost name"),
