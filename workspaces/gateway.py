@@ -1,9 +1,9 @@
 """What the router asks before each request to a workspace: who may pass, and where to?
 
-The router knows the workspace's slug, the workspace session and the Authorization header; it caches
-a yes by these for a few seconds, so a yes may depend on nothing else. All but a yes and "sign in"
-is a 403 with the verdict in a header, because nginx's auth_request understands only 2xx, 401 and
-403; which status people get, the router's table of pages says.
+The router caches the answer by the workspace's slug, the workspace session and the Authorization
+header, so it may depend on nothing else. All but a yes and "sign in" is a 403 with the verdict in a
+header, because nginx's auth_request understands only 2xx, 401 and 403; which status people get, the
+router's table of pages says.
 """
 
 import logging
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
-from urllib.parse import quote
 from uuid import UUID
 
 from django.conf import settings
@@ -28,14 +27,18 @@ from accounts.models import User
 from deploy import lifecycle, notify, tokens
 from deploy.models import Instance
 from deploy.states import Desired, Status, StopReason
-from workspaces.handoff_tokens import digest, safe_next
+from workspaces.breaker import database_breaker
+from workspaces.handoff_tokens import digest
 from workspaces.models import Member, Workspace, WorkspaceSession
 from workspaces.people import primary_email
 
 logger = logging.getLogger(__name__)
 
-# For how long the router lets somebody pass without asking again.
-CACHE_SECONDS = 5
+# For how long the router acts on an answer without asking again.
+YES_SECONDS = 5
+# A no is remembered only to take the place of an earlier yes: when the gateway is down, the router
+# falls back on what it remembers, and somebody who was turned away must not get in again then.
+NO_SECONDS = 1
 # A container that is gone for good is noticed by then; one that only hiccuped is not.
 NOTICE_SECONDS = 2.0
 
@@ -217,9 +220,6 @@ class Question:
     slug: str
     token: str
     method: str
-    uri: str
-    accepts_html: bool
-    authorized: bool
 
     @classmethod
     def of(cls, request: HttpRequest) -> "Question":
@@ -231,20 +231,12 @@ class Question:
             slug=headers.get("X-Cloudapp-Slug", ""),
             token=headers.get("X-Cloudapp-Session", ""),
             method=headers.get("X-Cloudapp-Method", "GET"),
-            uri=headers.get("X-Cloudapp-Uri", "/"),
-            accepts_html="text/html" in headers.get("Accept", ""),
-            authorized="Authorization" in headers,
         )
 
     @property
     def is_safe(self) -> bool:
         """Whether it may be asked twice."""
         return self.method in ("GET", "HEAD")
-
-    @property
-    def is_visit(self) -> bool:
-        """Whether a person at a browser opens a page."""
-        return self.is_safe and self.accepts_html and not self.authorized
 
 
 def _pass(visit: Visit) -> HttpResponse:
@@ -261,25 +253,32 @@ def _pass(visit: Visit) -> HttpResponse:
     return response
 
 
-def _answer(question: Question, decision: Decision) -> HttpResponse:
+def _answer(decision: Decision) -> HttpResponse:
     if decision.verdict is Verdict.PASS and decision.visit:
         return _pass(decision.visit)
     status = 401 if decision.verdict is Verdict.SIGN_IN else 403
     response = HttpResponse(status=status)
     response["X-Cloudapp-Verdict"] = decision.verdict
-    if decision.verdict is Verdict.SIGN_IN and question.is_visit:
-        came_for = quote(safe_next(question.uri), safe="/")
-        response["X-Cloudapp-Location"] = f"/-/cloudapp/start?next={came_for}"
     return response
+
+
+def _seconds(question: Question, decision: Decision) -> int:
+    """Return for how long the router may remember this answer; 0: not at all."""
+    if decision.verdict is Verdict.PASS:
+        return YES_SECONDS
+    turned_away = decision.verdict in (Verdict.SIGN_IN, Verdict.NOT_FOUND)
+    return NO_SECONDS if turned_away and question.token else 0
 
 
 @require_safe
 def authorize(request: HttpRequest) -> HttpResponse:
     """Say who may pass, and where to. Asked before each request to a workspace."""
     question = Question.of(request)
-    response = _answer(question, decide_patiently(question.slug, question.token))
-    if response.status_code == 200:
-        response["X-Accel-Expires"] = str(CACHE_SECONDS)
+    with database_breaker:
+        decision = decide_patiently(question.slug, question.token)
+    response = _answer(decision)
+    if seconds := _seconds(question, decision):
+        response["X-Accel-Expires"] = str(seconds)
     return response
 
 
@@ -291,6 +290,11 @@ def unreachable(request: HttpRequest) -> HttpResponse:
     is gone, and the container may have got some of it.
     """
     question = Question.of(request)
+    with database_breaker:
+        return _answer(_decide_after_trouble(question))
+
+
+def _decide_after_trouble(question: Question) -> Decision:
     decision = decide(question.slug, question.token)
     if decision.verdict is Verdict.PASS and decision.visit:
         logger.warning("instance %s did not answer the router", decision.visit.instance.pk)
@@ -298,8 +302,8 @@ def unreachable(request: HttpRequest) -> HttpResponse:
         if question.is_safe:
             _await_noticed(decision.visit.instance)
     if question.is_safe:
-        decision = decide_patiently(question.slug, question.token)
-    elif decision.verdict in (Verdict.PASS, Verdict.WAKING) and decision.visit:
+        return decide_patiently(question.slug, question.token)
+    if decision.verdict in (Verdict.PASS, Verdict.WAKING) and decision.visit:
         _wake(decision.visit.instance)
-        decision = Decision(Verdict.UNREACHABLE, decision.visit)
-    return _answer(question, decision)
+        return Decision(Verdict.UNREACHABLE, decision.visit)
+    return decision

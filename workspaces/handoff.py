@@ -82,9 +82,12 @@ def _redirect(address: str) -> HttpResponse:
 @require_safe
 @never_cache
 def start(request: HttpRequest) -> HttpResponse:
-    """At a workspace's host: go and sign in. `next` is the path to come back to."""
+    """At a workspace's host: go and sign in. The whole query is the path to come back to.
+
+    It stands there as it is, for the router cannot quote it.
+    """
     slug = _slug(request)
-    came_for = safe_next(request.GET.get("next", "/"))
+    came_for = safe_next(request.META.get("QUERY_STRING", "") or "/")
     if find_session(slug, request.COOKIES.get(SESSION_COOKIE, "")):
         return _redirect(came_for)
     # Two tabs that start at the same time share one state; a new one would lock the first out.
@@ -133,7 +136,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if token is None:
         if find_session(slug, request.COOKIES.get(SESSION_COOKIE, "")):
             return _redirect(came_for)  # somebody went back, or another tab was faster
-        context = {"start": f"{START}?{urlencode({'next': came_for})}"}
+        context = {"start": f"{START}?{came_for}"}
         return render(request, "gateway/sign-in-failed.html", context, status=403)
     response = _redirect(came_for)
     _set_cookie(response, SESSION_COOKIE, token, SESSION_SECONDS)

@@ -18,11 +18,9 @@ STRIPPED_HEADERS = (
     "X-Cloudapp-Slug",
     "X-Cloudapp-Session",
     "X-Cloudapp-Method",
-    "X-Cloudapp-Uri",
     "X-Cloudapp-Upstream",
     "X-Cloudapp-Token",
     "X-Cloudapp-Verdict",
-    "X-Cloudapp-Location",
     "X-Router-Secret",
     "X-Forwarded-Host",
     "X-Forwarded-Port",
@@ -72,7 +70,8 @@ class RouterConfig:
     """What the template needs. Addresses are `host:port`, `port` or, for `web`, `unix:/path`.
 
     `directory` is the router's own: pid, cache, temporary files and pages. Without a certificate
-    it speaks plain http, with `scheme` telling what the browser speaks.
+    it speaks plain http, with `scheme` telling what the browser speaks. A person to whom the gateway
+    says `sign_in_verdict` is led to `sign_in_path`, with the path to come back to after a `?`.
     """
 
     listen: Sequence[str]
@@ -89,6 +88,8 @@ class RouterConfig:
     state_cookie: str
     private_cookies: Sequence[str]
     handoff_paths: Sequence[str]
+    sign_in_path: str
+    sign_in_verdict: str
     pages: Sequence[Page]
     user: str = ""
     group: str = ""

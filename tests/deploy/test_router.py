@@ -10,6 +10,7 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import docker
 import httpx
@@ -221,7 +222,7 @@ def test_strangers_are_led_to_sign_in(stack: Stack, workspace: Workspace) -> Non
     with stack.stranger(workspace.slug) as client:
         page = client.get("/data?a=1", headers=HTML)
         assert page.status_code == 302
-        assert page.headers["Location"] == "/-/cloudapp/start?next=/data%3Fa%3D1"
+        assert page.headers["Location"] == "/-/cloudapp/start?/data?a=1"
         assert page.headers["Cache-Control"] == "no-store"
         answer = client.get("/data.json")
         assert answer.status_code == 401
@@ -374,6 +375,30 @@ def test_the_control_plane_may_go_away(stack: Stack, visitor: httpx.Client) -> N
     finally:
         stack.start_web()
     assert visitor.get("/").status_code == 200
+
+
+def test_who_was_turned_away_stays_out_when_the_control_plane_goes_away(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace
+) -> None:
+    assert visitor.get("/").status_code == 200
+    Member.objects.filter(workspace=workspace).delete()
+    until(lambda: visitor.get("/").status_code == 404, 10)
+    stack.stop_web()
+    try:
+        time.sleep(2)  # the no is old by then
+        assert visitor.get("/").status_code == 404
+    finally:
+        stack.start_web()
+
+
+def test_signing_in_leads_back_to_the_very_address(stack: Stack, workspace: Workspace) -> None:
+    address = "/data/a%20b%2Fc?sql=select+%27%26%27&x=1&x=%C3%A9"
+    with stack.stranger(workspace.slug) as client:
+        page = client.get(address, headers=HTML)
+        begun = client.get(page.headers["Location"])
+        assert parse_qs(urlsplit(begun.headers["Location"]).query)["next"] == [address]
+        long = client.get("/" + "a" * 2000, headers=HTML)
+        assert long.headers["Location"] == "/-/cloudapp/start?/"
 
 
 def test_an_old_yes_is_no_answer_while_the_gateway_says_no(
@@ -697,6 +722,8 @@ def _config(**changes: Any) -> RouterConfig:
         "state_cookie": "__Host-t",
         "private_cookies": ["__Host-s"],
         "handoff_paths": ["/-/cloudapp/start"],
+        "sign_in_path": "/-/cloudapp/start",
+        "sign_in_verdict": "sign-in",
         "pages": [Page("waking", 503, "Starting.", retry_after=1)],
     }
     return RouterConfig(**values | changes)

@@ -34,9 +34,14 @@ def query_of(response: HttpResponse) -> dict[str, str]:
     return {k: v[0] for k, v in parse_qs(urlsplit(response["Location"]).query).items()}
 
 
+def begin(there: Client, workspace: Workspace, came_for: str = "/") -> HttpResponse:
+    """Begin to sign in, as the router leads browsers to."""
+    return there.get("/-/cloudapp/start", headers=host_of(workspace), QUERY_STRING=came_for)
+
+
 def get_code(cloud: Client, workspace: Workspace, there: Client, came_for: str = "/") -> str:
     """Begin at the workspace's host, go through the cloud host, return the address to redeem."""
-    begun = there.get("/-/cloudapp/start", {"next": came_for}, headers=host_of(workspace))
+    begun = begin(there, workspace, came_for)
     assert begun.status_code == 302, begun
     entered = cloud.get(path_of(begun))
     assert entered.status_code == 302, entered
@@ -58,8 +63,6 @@ def ask(
     *,
     path: str = "/_gateway/authorize",
     method: str = "GET",
-    uri: str = "/",
-    accept: str = "text/html",
     secret: str | None = None,
     **headers: str,
 ) -> HttpResponse:
@@ -73,8 +76,6 @@ def ask(
             "x-cloudapp-slug": slug,
             "x-cloudapp-session": token,
             "x-cloudapp-method": method,
-            "x-cloudapp-uri": uri,
-            "accept": accept,
             **headers,
         },
     )

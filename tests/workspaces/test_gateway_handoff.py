@@ -17,6 +17,7 @@ from accounts.models import User
 from tests.factories import add_member, make_user, make_workspace
 from tests.workspaces.gateway_support import (
     ask,
+    begin,
     cloud_client,
     get_code,
     host_of,
@@ -32,17 +33,17 @@ from workspaces.tasks import clear_expired
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture()
+@pytest.fixture
 def owner() -> User:
     return make_user()
 
 
-@pytest.fixture()
+@pytest.fixture
 def workspace(owner: User) -> Workspace:
     return make_workspace(owner)
 
 
-@pytest.fixture()
+@pytest.fixture
 def cloud(owner: User) -> Client:
     return cloud_client(owner)
 
@@ -52,7 +53,7 @@ def cloud(owner: User) -> Client:
 
 def test_the_whole_way(workspace: Workspace, cloud: Client) -> None:
     there = Client()
-    begun = there.get("/-/cloudapp/start", {"next": "/data?_size=5"}, headers=host_of(workspace))
+    begun = begin(there, workspace, "/data?_size=5")
     assert begun["Location"].startswith(
         f"{settings.CLOUD_URL}/workspaces/{workspace.slug}/enter/?state="
     )
@@ -91,7 +92,7 @@ def test_secrets_are_not_stored(workspace: Workspace, cloud: Client) -> None:
 def test_who_is_signed_in_goes_straight_back(workspace: Workspace, cloud: Client) -> None:
     there = Client()
     there.get(get_code(cloud, workspace, there), headers=host_of(workspace))
-    again = there.get("/-/cloudapp/start", {"next": "/data"}, headers=host_of(workspace))
+    again = begin(there, workspace, "/data")
     assert again["Location"] == "/data"
 
 
@@ -104,7 +105,7 @@ def test_two_tabs_do_not_lock_each_other_out(workspace: Workspace, cloud: Client
 
 
 def test_anonymous_signs_in_first(workspace: Workspace) -> None:
-    begun = Client().get("/-/cloudapp/start", headers=host_of(workspace))
+    begun = begin(Client(), workspace)
     response = Client().get(path_of(begun))
     assert urlsplit(response["Location"]).path == "/account/login/"
     assert query_of(response)["next"] == path_of(begun)
@@ -261,7 +262,7 @@ def test_what_ended_meanwhile_does_not_begin_again(workspace: Workspace, owner: 
 def test_it_leads_nowhere_else(evil: str, workspace: Workspace, cloud: Client) -> None:
     assert safe_next(evil) == "/"
     there = Client()
-    begun = there.get("/-/cloudapp/start", {"next": evil}, headers=host_of(workspace))
+    begun = begin(there, workspace, evil)
     assert query_of(begun)["next"] == "/"
     address = get_code(cloud, workspace, there)
     changed = address.split("&next=")[0]

@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from deploy.router import NotSafe, RouterConfig, render
 from workspaces import gateway_pages
-from workspaces.handoff import PATHS
+from workspaces.gateway import Verdict
+from workspaces.handoff import PATHS, START
 from workspaces.handoff_tokens import SESSION_COOKIE, STATE_COOKIE
 
 
@@ -48,6 +49,8 @@ def config() -> RouterConfig:
             settings.CSRF_COOKIE_NAME,
         ],
         handoff_paths=PATHS,
+        sign_in_path=START,
+        sign_in_verdict=Verdict.SIGN_IN,
         pages=gateway_pages.PAGES,
         user=settings.ROUTER_USER,
         group=settings.ROUTER_GROUP or settings.ROUTER_USER,
