@@ -46,7 +46,8 @@ def web_command(bind: str, scratch: str) -> list[str]:
         *(str(bin_dir() / "gunicorn"), "cloudapp.wsgi:application"),
         *("--bind", bind, "--worker-class", "gthread"),
         *("--workers", str(WEB_WORKERS), "--threads", str(WEB_THREADS)),
-        *("--timeout", "60", "--graceful-timeout", "8", "--no-control-socket"),
+        # One import for all workers: quicker, less memory, and a crashed one is back at once.
+        *("--preload", "--timeout", "60", "--graceful-timeout", "8", "--no-control-socket"),
         *("--log-level", "warning", "--worker-tmp-dir", scratch),
     ]
 
@@ -123,6 +124,7 @@ def _router(places: Places) -> Program:
             *("-e", str(places.logs / "nginx-error.log")),
         ],
         log=places.logs / "nginx.log",
+        echo=False,  # a line for each request
         cwd=places.run,
         stop_signal=signal.SIGQUIT,  # finish what is in flight
         death_signal=signal.SIGTERM,

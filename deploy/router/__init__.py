@@ -70,8 +70,8 @@ class RouterConfig:
     """What the template needs. Addresses are `host:port`, `port` or, for `web`, `unix:/path`.
 
     `directory` is the router's own: pid, cache, temporary files and pages. Without a certificate
-    it speaks plain http, with `scheme` telling what the browser speaks. A person to whom the gateway
-    says `sign_in_verdict` is led to `sign_in_path`, with the path to come back to after a `?`.
+    it speaks plain http; `scheme` is what the browser speaks. Whom the gateway tells
+    `sign_in_verdict` is led to `sign_in_path`, with the path to come back to after a `?`.
     """
 
     listen: Sequence[str]
@@ -123,7 +123,12 @@ def _check(config: RouterConfig) -> None:
                     "letters, digits and - _ . : / ~ + = only"
                 )
     if not config.secret:
-        raise NotSafe("the router's secret is missing")
+        raise NotSafe("ROUTER_SECRET is missing")
+    for prefix in ("", "apps_"):
+        pair = vars(config)[f"{prefix}certificate"], vars(config)[f"{prefix}certificate_key"]
+        if bool(config.certificate) != all(pair):
+            name = f"ROUTER_{prefix.upper()}CERTIFICATE"
+            raise NotSafe(f"set {name} and {name}_KEY, both or neither of them")
 
 
 def render(config: RouterConfig) -> str:

@@ -78,7 +78,7 @@ class Command(BaseCommand):
         parser.add_argument("--output", metavar="FILE", required=True, type=Path)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        output: Path = options["output"].absolute()
+        output = Path(options["output"]).absolute()
         router = config()
         try:
             text = render(router)
