@@ -66,8 +66,8 @@ def _next_action(lease: Lease, instance: Instance, engine: Engine) -> Action:
         return Action.NOTHING
     try:
         seen = engine.observe(str(instance.pk))
-    except EngineError:
-        logger.exception("the engine cannot be asked about %s", instance.pk)
+    except EngineError as error:
+        logger.warning("the engine cannot be asked about %s: %s", instance.pk, error)
         message = "The container engine does not answer. We keep trying; nothing is lost."
         lifecycle.record_unknown(lease, instance, message)
         return Action.NOTHING
@@ -146,8 +146,8 @@ def _act(work: Work, action: Action) -> None:
         ACTIONS[action](work)
     except EngineRefused as error:
         _failed(work, action, f"The container engine refused to {_words(action)} it: {error}")
-    except EngineError:
-        logger.exception("the engine failed to %s %s", action, work.name)
+    except EngineError as error:
+        logger.warning("the engine failed to %s %s: %s", action, work.name, error)
         _failed(work, action, "The container engine did not do its work. We keep trying.")
     except ActionFailed as error:
         _failed(work, action, str(error))

@@ -35,8 +35,8 @@ def sweep() -> int:
     # The rows last: a row that is newer than the listing must not look like one without container.
     try:
         found, volumes = engine.observe_all(), engine.volumes()
-    except EngineError:
-        logger.exception("the engine cannot be asked: nothing is swept")
+    except EngineError as error:
+        logger.warning("the engine cannot be asked, nothing is swept: %s", error)
         return 0
     instances = list(Instance.objects.filter(purged_at=None).select_related("image", "predecessor"))
     drifted = [i for i in instances if _needs_work(i, found.get(str(i.pk), ABSENT))]
