@@ -17,6 +17,7 @@ lazy.install()
 import uvicorn  # noqa: E402
 from datasette.app import Datasette  # noqa: E402
 from datasette.plugins import pm  # noqa: E402
+from datasette.version import __version__  # noqa: E402
 
 from cloudapp_workspace import encoding, plugin, storage  # noqa: E402
 from cloudapp_workspace.activity import Activity  # noqa: E402
@@ -69,8 +70,15 @@ def serve(environment: Environment, listener: socket.socket) -> None:
         forwarded_allow_ips="*",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
+    _say(f"Datasette {__version__} starts with {', '.join(sorted(datasette.databases))}")
     asyncio.run(_run(_Server(config), listener, activity))
     _close(datasette, environment.data)
+    _say("stopped: nothing was cut, everything is written down")
+
+
+def _say(line: str) -> None:
+    """Tell whoever reads the log. Datasette itself only writes when something goes wrong."""
+    print(line, file=sys.stderr, flush=True)
 
 
 async def _run(server: _Server, listener: socket.socket, activity: Activity) -> None:
@@ -94,7 +102,7 @@ def _close(datasette: Datasette, data: Path) -> None:
         database.close()
     storage.for_each_database(data, storage.mark_interrupted_imports)
     if not storage.for_each_database(data, storage.checkpoint):
-        print("some databases keep their write-ahead log; nothing is lost", file=sys.stderr)
+        _say("some databases keep their write-ahead log; nothing is lost")
 
 
 def _websocket_protocol(*args: Any, **kwargs: Any) -> Any:
