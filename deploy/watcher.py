@@ -1,10 +1,12 @@
 """Listen to the engine: what happens to a container behind our back is mended at once."""
 
+import contextlib
 import logging
 import threading
 
 from celery import current_app
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import Error, connection
 
 from deploy import lifecycle
@@ -41,8 +43,10 @@ def _listen() -> None:
     # For whatever happened while nobody listened. Only now: nothing may fall in between.
     _ask_for_a_sweep()
     for event in told:
-        if event.action in TELLING and event.instance_id:
-            lifecycle.poke(event.instance_id)
+        if event.action in TELLING:
+            # A label that somebody else wrote may hold anything.
+            with contextlib.suppress(ValidationError):
+                lifecycle.poke(event.instance_id)
 
 
 def _ask_for_a_sweep() -> None:
