@@ -5,26 +5,31 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import docker
 from django.conf import settings
 from django.db import connection
+from django.test import override_settings
 from django.utils import timezone
+from docker.types import Mount
 from redis import ConnectionError as RedisAway
 from redis import Redis
 
 from cloudapp.celery import app
 from cloudapp.local.processes import beat_command, manage, worker_command
-from deploy import lifecycle, notify
+from deploy import lifecycle, notify, probe, sweep
+from deploy.engines import get_engine
 from deploy.models import Image, Instance, InstanceEvent, Orphan
 from deploy.states import Desired, Observed
 from tests.faults.processes import SECONDS, Child, Process, wait_for
 
+BROKEN_IMAGES = "cloudapp-faults"
 WORKSPACE_PYTHON = ("/opt/workspace/bin/python", "-IB", "-c")
 _WRITE = """
 import sqlite3, sys
@@ -57,6 +62,7 @@ class World:
         self.order = directory / "order"
         self._image = image
         self._numbers = itertools.count(1)
+        self._broken: list[str] = []
         self._processes: dict[str, Child] = {}
         self._nursery: Child | None = None
         self._dying: list[Process] = []
@@ -166,7 +172,7 @@ class World:
         app._pool = None
         app.amqp._producer_pool = None
 
-    def sweep(self) -> None:
+    def ask_for_a_sweep(self) -> None:
         """Ask a healthy worker for a sweep, as the clock does."""
         app.send_task("deploy.tasks.sweep")
 
@@ -177,9 +183,21 @@ class World:
         fields = {"reference": self._image, "state": Image.State.READY}
         return Image.objects.get_or_create(digest=self._image, defaults=fields)[0]
 
-    def create(self, **spec: Any) -> Instance:
+    def image_that_runs(self, code: str) -> Image:
+        """An image that runs this Python instead of a workspace."""
+        entry = json.dumps([*WORKSPACE_PYTHON, code])
+        container = self.docker.create_container(self._image)["Id"]
+        tag = str(next(self._numbers))
+        changes = f"ENTRYPOINT {entry}\nCMD []"
+        self.docker.commit(container, BROKEN_IMAGES, tag, changes=changes)
+        self.docker.remove_container(container)
+        reference = f"{BROKEN_IMAGES}:{tag}"
+        self._broken.append(reference)
+        return Image.objects.create(digest=reference, reference=reference, state=Image.State.READY)
+
+    def create(self, image: Image | None = None, **spec: Any) -> Instance:
         """Ask for an instance."""
-        return lifecycle.create(self.image(), **{"memory_mb": 256, **spec})
+        return lifecycle.create(image or self.image(), **{"memory_mb": 256, **spec})
 
     def created(self, **spec: Any) -> Instance:
         """An instance that runs and is ready."""
@@ -211,7 +229,7 @@ class World:
         wanted = Instance.objects.filter(pk=instance.pk, **fields)
 
         def swept() -> Instance | None:
-            self.sweep()
+            self.ask_for_a_sweep()
             return notify.wait_until(instance.pk, wanted.first, 0.3)
 
         return wait_for(swept, f"{fields} of {instance}", timeout)
@@ -266,6 +284,32 @@ class World:
         """The marker rows of its database."""
         return list(json.loads(self.run_inside(instance, _READ)))
 
+    def answers(self, instance: Instance) -> bool:
+        """Whether it answers now, as itself."""
+        try:
+            probe.health(instance, instance.endpoint)
+        except probe.NotAnswering:
+            return False
+        return True
+
+    def orphan(self, namespace: str, instance: str | None = None) -> "Stray":
+        """A container that no row knows, with a data volume."""
+        return Stray(self.docker, self._image, namespace, instance)
+
+    def orphans(self) -> list[Orphan]:
+        """What the sweep reported."""
+        return list(Orphan.objects.order_by("kind"))
+
+    @contextmanager
+    def in_process(self, **changes: Any) -> Iterator[Callable[[], int]]:
+        """Sweep in this process, with other settings."""
+        with override_settings(**changes):
+            get_engine.cache_clear()
+            try:
+                yield sweep.sweep
+            finally:
+                get_engine.cache_clear()
+
     def assert_engine_holds_what_the_rows_say(self) -> None:
         """Compare every row with the engine: containers, their states and generations, volumes."""
         rows = list(Instance.objects.all())
@@ -310,15 +354,22 @@ class World:
             shutil.rmtree(settings.RUN_DIR / "instances" / str(pk), ignore_errors=True)
         Instance.objects.all().delete()
         Orphan.objects.all().delete()
-        Image.objects.filter(digest=self._image).delete()
+        Image.objects.filter(digest__in=[self._image, *self._broken]).delete()
+        for reference in self._broken:
+            _gone_is_fine(self.docker.remove_image, reference, force=True)
+        self._broken.clear()
 
     def remove_objects(self) -> None:
         """Remove what the engine holds in our namespace. What is gone already is fine."""
         for container in self.containers():
             _gone_is_fine(self.docker.remove_container, container["Id"], force=True)
         wait_for(lambda: not self.containers(), "the containers are gone")
+        wait_for(self._volumes_removed, "the volumes are gone")
+
+    def _volumes_removed(self) -> bool:
         for volume in self.volumes():
             _gone_is_fine(self.docker.remove_volume, volume, force=True)
+        return not self.volumes()
 
     def close(self) -> None:
         """End every process."""
@@ -337,6 +388,42 @@ class World:
         for log in sorted(self.directory.glob("*.log")):
             parts.append(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
         return "\n".join(parts)
+
+
+class Stray:
+    """A container that the product did not make, and its volume."""
+
+    def __init__(
+        self, client: docker.APIClient, image: str, namespace: str, instance: str | None
+    ) -> None:
+        self._docker = client
+        self.instance = str(uuid4()) if instance is None else instance
+        self.volume = f"{namespace}-{self.instance or uuid4()}-data"
+        labels = {"cloudapp.namespace": namespace}
+        client.create_volume(self.volume, labels=labels)
+        if self.instance:
+            labels["cloudapp.instance"] = self.instance
+        name = f"{namespace}-{self.instance}" if self.instance else None
+        mounts = [Mount("/data", self.volume)]
+        self._id: str = client.create_container(
+            image,
+            name=name,
+            labels=labels,
+            host_config=client.create_host_config(mounts=mounts, network_mode="none"),
+        )["Id"]
+
+    def exists(self) -> bool:
+        """Whether the engine still has the container."""
+        try:
+            self._docker.inspect_container(self._id)
+        except docker.errors.NotFound:
+            return False
+        return True
+
+    def remove(self) -> None:
+        """Remove both."""
+        _gone_is_fine(self._docker.remove_container, self._id, force=True)
+        _gone_is_fine(self._docker.remove_volume, self.volume)
 
 
 def describe(row: Instance) -> str:

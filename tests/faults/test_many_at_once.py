@@ -1,0 +1,265 @@
+"""Many workers, sweeps and requests at the same instance, at the same time; and late ones."""
+
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from deploy import lifecycle, reconcile
+from deploy.engines.base import EngineError
+from deploy.models import Instance, InstanceEvent
+from deploy.states import Desired, Observed, StopReason
+from tests.faults.processes import Process, wait_for
+from tests.faults.world import DYING, READY, World
+
+CREATED = ["create_requested", "create", "start", "await_ready"]
+RESTARTED = ["restart", "stop", "remove", "create", "start", "await_ready"]
+PURGED = ["want_absent", "stop", "remove", "purge"]
+
+
+def test_two_sweeps_and_three_reconciles_at_once(world: World) -> None:
+    """Each step is done once, whoever does it."""
+    with world.calls_go_to(DYING), world.in_process() as sweep:
+        instance = world.create()
+
+        def all_at_once() -> None:
+            together = threading.Barrier(5)
+
+            def work(number: int) -> None:
+                together.wait()
+                if number < 2:
+                    sweep()
+                else:
+                    reconcile.reconcile(instance.pk)
+                connection.close()
+
+            with ThreadPoolExecutor(5) as pool:
+                list(pool.map(work, range(5)))
+
+        all_at_once()
+        world.wait_ready(instance)
+        lifecycle.restart(instance.pk)
+        all_at_once()
+        world.wait(instance, "restarted", observed_generation=2, **READY)
+        world.assert_engine_holds_what_the_rows_say()
+        lifecycle.want_absent(instance.pk, timezone.now())
+        all_at_once()
+        world.wait_purged(instance)
+    assert world.events(instance) == [*CREATED, *RESTARTED, *PURGED]
+    assert not world.volumes()
+
+
+# --- undoing a deletion --------------------------------------------------------------------------
+
+
+def test_a_deletion_is_undone_while_the_container_stops(world: World) -> None:
+    instance = world.created()
+    world.write(instance, "kept")
+    worker = world.dying_worker("freeze engine.stop before")
+    with world.calls_go_to(DYING):
+        lifecycle.want_absent(instance.pk, timezone.now() + timedelta(hours=1))
+    wait_frozen(worker)
+    # It still runs, and nobody will stop it before the lease is over.
+    successor = lifecycle.succeed(instance.pk)
+    assert world.container(instance)["State"]["Running"]
+
+    world.swept_until(instance, purged_at__isnull=False)
+    world.swept_until(successor, **READY)
+
+    # Never two at one database: the one is gone before the other is made.
+    gone = InstanceEvent.objects.get(instance=instance, kind="purge")
+    made = InstanceEvent.objects.get(instance=successor, kind="create")
+    assert gone.at < made.at
+    assert world.read(successor) == ["kept"]
+    worker.signal(signal.SIGCONT)  # the late one finds nothing to stop, and nothing to write
+    wait_for(lambda: "lost the lease" in log_of(world, worker), "it notices")
+    world.assert_engine_holds_what_the_rows_say()
+    assert world.answers(world.wait_ready(successor))
+
+
+def test_a_deletion_is_undone_at_the_last_moment(world: World) -> None:
+    """The worker has read that the data may go; an undo is being written at that moment."""
+    instance = world.created()
+    world.write(instance, "kept")
+    due = timezone.now() + timedelta(seconds=4)
+    lifecycle.want_absent(instance.pk, due)
+    world.wait(instance, "removed", observed=Observed.ABSENT, lease_token=None)
+    with world.in_process(), ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            successor = lifecycle.succeed(instance.pk)
+            assert timezone.now() < due, "this machine is too busy for the test"
+            wait_for(lambda: timezone.now() > due, "the grace period is over")
+            purging = pool.submit(reconcile_and_close, instance)
+            wait_for(somebody_waits_for_a_lock, "the worker is about to remove the data")
+        purging.result()
+    world.swept_until(successor, **READY)
+    assert world.read(successor) == ["kept"]
+    world.assert_engine_holds_what_the_rows_say()
+
+
+def reconcile_and_close(instance: Instance) -> None:
+    """Reconcile in a thread of a pool."""
+    reconcile.reconcile(instance.pk)
+    connection.close()
+
+
+def somebody_waits_for_a_lock() -> bool:
+    """Whether a statement waits for another transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+# --- workers that come late ------------------------------------------------------------------------
+
+
+def wait_frozen(worker: Process) -> None:
+    """Wait until the worker has come to the point where it freezes."""
+    wait_for(lambda: worker.frozen, "the worker is frozen")
+
+
+def log_of(world: World, worker: Process) -> str:
+    """What a worker wrote."""
+    return (world.directory / f"{worker.name}.log").read_text()
+
+
+def thaw(world: World, worker: Process) -> None:
+    """Let it go on, and wait until it has seen that it lost the lease."""
+    worker.signal(signal.SIGCONT)
+    wait_for(lambda: "lost the lease" in log_of(world, worker), "it notices that it is late")
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["engine.create before", "engine.start before", "engine.seal before", "engine.seal after"],
+)
+def test_a_late_worker_neither_writes_nor_breaks_anything(world: World, point: str) -> None:
+    """It was frozen for longer than its lease; another worker has finished the work since."""
+    world.worker()
+    worker = world.dying_worker(f"freeze {point}")
+    with world.calls_go_to(DYING):
+        instance = world.create()
+    wait_frozen(worker)
+    instance = world.swept_until(instance, **READY)
+    world.write(instance, "kept")
+    events = world.events(instance)
+    container = world.container(instance)["Id"]
+
+    thaw(world, worker)
+
+    now = Instance.objects.get(pk=instance.pk)
+    assert (now.ready, now.started_at, now.endpoint) == (
+        True,
+        instance.started_at,
+        instance.endpoint,
+    )
+    assert world.events(instance) == events
+    assert world.container(instance)["Id"] == container
+    assert world.answers(now)
+    assert world.read(now) == ["kept"]
+
+
+def test_a_late_stop_of_what_runs_again_is_mended(world: World) -> None:
+    instance = world.created()
+    world.write(instance, "kept")
+    worker = world.dying_worker("freeze engine.stop before")
+    with world.calls_go_to(DYING):
+        lifecycle.want_stopped(instance.pk, StopReason.OWNER)
+    wait_frozen(worker)
+    world.swept_until(instance, observed=Observed.EXITED, lease_token=None)
+    lifecycle.want_running(instance.pk)
+    world.wait_ready(instance)
+
+    thaw(world, worker)  # stops it, and may not say so
+
+    world.swept_until(instance, events__kind="lost")
+    world.swept_until(instance, **READY)
+    assert world.read(instance) == ["kept"]
+    world.assert_engine_holds_what_the_rows_say()
+
+
+def test_a_late_create_of_what_was_deleted_is_an_orphan(world: World) -> None:
+    world.worker()
+    worker = world.dying_worker("freeze engine.create before")
+    with world.calls_go_to(DYING):
+        instance = world.create()
+        wait_frozen(worker)
+        lifecycle.want_absent(instance.pk, timezone.now())
+    instance = world.swept_until(instance, purged_at__isnull=False)
+    events = world.events(instance)
+
+    thaw(world, worker)  # makes the container of an instance that is no more
+
+    assert world.events(instance) == events
+    assert world.container(instance)["State"]["Status"] == "created", "it is never started"
+    with world.in_process(ORPHAN_GRACE_SECONDS=0) as sweep:
+        sweep()
+    assert not world.containers()
+
+
+# --- anything, at any time -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_anything_at_any_time_while_workers_die(world: World, seed: int) -> None:
+    """Requests at random while workers die at random; in the end all is as the rows say."""
+    chance = random.Random(seed)
+    instances = [world.created() for _ in range(3)]
+    for number, instance in enumerate(instances):
+        world.write(instance, f"data {number}")
+    workers: list[Process] = []
+    with world.calls_go_to(DYING):
+        world.order.write_text(f"kill * 0.04 {seed}")
+        until = time.monotonic() + 8
+        while time.monotonic() < until:
+            workers = [worker for worker in workers if worker.alive]
+            while len(workers) < 2:
+                workers.append(world.dying_worker())
+            number = chance.randrange(len(instances))
+            instances[number] = ask_for_anything(chance, instances[number])
+            # The pace of the requests, not a wait for anything.
+            time.sleep(chance.uniform(0.01, 0.3))
+    world.order.unlink()
+    for worker in workers:
+        worker.kill()
+
+    for instance in instances:
+        if Instance.objects.get(pk=instance.pk).desired == Desired.ABSENT:
+            instance = lifecycle.succeed(instance.pk)  # noqa: PLW2901
+        else:
+            lifecycle.want_running(instance.pk)
+        instances[instances.index(instance) if instance in instances else 0] = instance
+    for row in Instance.objects.filter(desired=Desired.RUNNING):
+        world.swept_until(row, **READY)
+    for row in Instance.objects.filter(desired=Desired.ABSENT):
+        world.swept_until(row, observed=Observed.ABSENT)
+    world.assert_engine_holds_what_the_rows_say()
+    kept = sorted(world.read(row)[0] for row in Instance.objects.filter(desired=Desired.RUNNING))
+    assert kept == ["data 0", "data 1", "data 2"]
+
+
+def ask_for_anything(chance: random.Random, instance: Instance) -> Instance:
+    """Ask for something; return the instance that has the data then."""
+    requests = {
+        "run": lambda: lifecycle.want_running(instance.pk),
+        "stop": lambda: lifecycle.want_stopped(instance.pk, StopReason.OWNER),
+        "sleep": lambda: lifecycle.want_stopped(instance.pk, StopReason.IDLE),
+        "wake": lambda: lifecycle.wake(instance.pk),
+        "restart": lambda: lifecycle.restart(instance.pk),
+        "delete": lambda: lifecycle.want_absent(instance.pk, timezone.now() + timedelta(hours=1)),
+    }
+    with suppress(lifecycle.NotAllowed, EngineError):
+        if Instance.objects.get(pk=instance.pk).desired == Desired.ABSENT:
+            return lifecycle.succeed(instance.pk)
+        requests[chance.choice(list(requests))]()
+    return instance
