@@ -12,14 +12,13 @@ from typing import IO
 
 from cloudapp.local.engine_api import DEFAULT_HOST, EngineApi
 from cloudapp.local.keeper import KEEPER_LOCK, USERS_LOCK
-from cloudapp.local.places import VAR, run_dir_for, short_name
+from cloudapp.local.places import PROJECT, VAR, run_dir_for, short_name
 from cloudapp.local.programs import tail_of
 from cloudapp.local.say import Failure
 from cloudapp.local.tools import as_root, find_tool, root_prefix
 
 START_SECONDS = 60
 STOP_SECONDS = 50
-KEEPER = Path(__file__).with_name("keeper.py")
 
 
 class OwnEngine:
@@ -130,7 +129,7 @@ class OwnEngine:
             )
         name = f"cloudapp-{short_name(self.data)}"
         command = [
-            *(sys.executable, "-I", "-S", str(KEEPER), str(self._files)),
+            *(sys.executable, "-S", "-m", "cloudapp.local.keeper", str(self._files)),
             *(dockerd, "--bridge=none", "--data-root", str(self.data)),
             *("--exec-root", str(self._run / "docker"), "--pidfile", str(self._pidfile)),
             *("--host", self.host, "--group", str(os.getgid())),
@@ -143,7 +142,7 @@ class OwnEngine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd="/",
+                cwd=PROJECT,  # where Python finds the module
                 start_new_session=True,
             )
 

@@ -5,7 +5,7 @@ started it may leave first. So it belongs to none of them but to this small proc
 holds a shared lock on a file, which the kernel lets go of however the user dies; when the keeper
 gets the same lock for itself alone, nobody is left.
 
-Run as a file: the directory for its files, then dockerd's command.
+Run as a module: the directory for its files, then dockerd's command.
 """
 
 import fcntl
@@ -17,6 +17,8 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from cloudapp.local.mounts import unmount_below
 
 LAUNCH = Path(__file__).with_name("launch.py")
 USERS_LOCK = "users.lock"
@@ -99,19 +101,6 @@ def _forget_dead_containerd(exec_root: Path) -> None:
         time.sleep(0.05)  # it was sent its death signal a moment ago
 
 
-def _unmount_below(data: Path) -> None:
-    """Unmount what a killed engine left mounted in its data directory, which nobody uses now."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return
-    # The fifth word is the mount point, with \040 for a space.
-    points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
-    for point in reversed(points):
-        if Path(point).is_relative_to(data):
-            subprocess.run(["umount", "--lazy", point], check=False)
-
-
 def main(arguments: Sequence[str]) -> None:
     """Keep the engine, unless another keeper of the same files does."""
     files, *command = arguments
@@ -121,7 +110,7 @@ def main(arguments: Sequence[str]) -> None:
         except BlockingIOError:
             return
         Keeper(Path(files), command).run()
-        _unmount_below(Path(_option(command, "--data-root")))
+        unmount_below(Path(_option(command, "--data-root")))
     # Not sys.exit: a timer or the lock's thread must not keep a finished keeper.
     os._exit(0)
 

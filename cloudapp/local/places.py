@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudapp.local.mounts import unmount_below
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 VAR = PROJECT / "var"
 
@@ -68,6 +70,7 @@ class Places:
             wheels.symlink_to(shared)
 
     def discard(self) -> None:
-        """Delete all of it."""
+        """Delete all of it, also the sockets' directories, which are mounts of their own."""
+        unmount_below(self.run)
         for path in (self.state, self.run):
             shutil.rmtree(path, ignore_errors=True)
