@@ -18,6 +18,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from cloudapp.local.engine import Engine
+from cloudapp.local.mounts import unmount_below
 from cloudapp.local.places import PROJECT, VAR, Places, short_name
 from cloudapp.local.postgres import Postgres
 from cloudapp.local.processes import (
@@ -377,6 +378,8 @@ class Product:
     def _stop_containers(self) -> None:
         with contextlib.suppress(OSError, Failure):
             self.engine.api().stop_containers(self.namespace)
+            # Their sockets' directories are mounts; each start of a container makes them anew.
+            unmount_below(self.places.run / "instances")
 
     def discard(self) -> None:
         """Stop, then delete containers, volumes and all state: for tests."""
