@@ -28,7 +28,8 @@ def _secret_problems(settings: Mapping[str, Any]) -> Iterator[str]:
     for name in ("SECRET_KEY", "ROUTER_SECRET"):
         value = settings[name]
         if not value:
-            yield f"{name} is missing: set {name} or {name}_FILE to {MIN_SECRET} or more random characters."
+            how = f"set {name} or {name}_FILE to {MIN_SECRET} or more random characters"
+            yield f"{name} is missing: {how}."
         elif len(value) < MIN_SECRET or len(set(value)) < 8 or value.startswith("django-insecure"):
             yield (
                 f"{name} is too weak: make one with "

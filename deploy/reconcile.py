@@ -96,9 +96,9 @@ def plan_for(instance: Instance, seen: Observation) -> Action:
 
 def _record_seen(lease: Lease, instance: Instance, seen: Observation) -> None:
     ended = seen.observed in (Observed.EXITED, Observed.ABSENT)
-    # Started since we last looked, and over already: without counting it we would start it for ever.
+    # Started since we last looked, and over already: not counted, we would start it for ever.
     in_between = seen.observed is Observed.EXITED and seen.started_at != instance.started_at
-    if instance.desired != Desired.RUNNING or not (instance.ready and ended or in_between):
+    if instance.desired != Desired.RUNNING or not ((instance.ready and ended) or in_between):
         lifecycle.record_observation(lease, instance, seen)
         return
     what = "It stopped by itself" if instance.ready else "It stopped right after it started"

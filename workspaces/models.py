@@ -59,6 +59,10 @@ class Workspace(models.Model):
     def __str__(self) -> str:
         return self.slug
 
+    def get_absolute_url(self) -> str:
+        """The workspace's page on the cloud host."""
+        return f"/workspaces/{self.slug}/"
+
     @property
     def status(self) -> Status:
         """What people see."""
@@ -68,10 +72,6 @@ class Workspace(models.Model):
     def url(self) -> str:
         """The workspace's own address."""
         return f"{settings.SCHEME}://{self.slug}.{settings.APPS_DOMAIN}/"
-
-    def get_absolute_url(self) -> str:
-        """The workspace's page on the cloud host."""
-        return f"/workspaces/{self.slug}/"
 
 
 class Role(models.TextChoices):
