@@ -1,5 +1,6 @@
 """One installation for all fault tests: real processes, a real engine, rows that really commit."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from deploy.engines import get_engine
-from tests.faults.world import HEALTHY, World
+from tests.faults.world import World
 
 # A lease is short, so that a dead worker's work is taken over while the test waits.
 SETTINGS = {
@@ -32,7 +33,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 FAILED = pytest.StashKey[bool]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def fault_settings() -> Iterator[None]:
     """Short times and a namespace of our own, in this process and in those it starts."""
     with pytest.MonkeyPatch.context() as patch:
@@ -44,45 +45,48 @@ def fault_settings() -> Iterator[None]:
     get_engine.cache_clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installation(
-    django_db_setup: None,
-    django_db_blocker: DjangoDbBlocker,
-    fault_settings: None,
-    workspace_image: str,
+    fault_settings: None, django_db_setup: None, workspace_image: str
 ) -> Iterator[World]:
-    """The one installation. Its rows are committed: other processes must see them."""
+    """The one installation; its processes are there for all the tests that need them."""
     # Not pytest's tmp_path: a socket's path may have 107 characters.
-    with tempfile.TemporaryDirectory(prefix="faults-") as directory, django_db_blocker.unblock():
-        world = World(
-            Path(directory),
-            django_settings.NAMESPACE,
-            workspace_image,
-            django_settings.DOCKER_HOST,
-        )
-        try:
-            world.redis()
-            with world.calls_go_to(HEALTHY):
-                yield world
-        finally:
-            world.close()
-            world.remove_objects()
-            connection.close()
+    directory = Path(tempfile.mkdtemp(prefix="faults-"))
+    try:
+        with World(directory, workspace_image, django_settings.DOCKER_HOST) as world:
+            yield world
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
-def world(
-    installation: World, django_db_blocker: DjangoDbBlocker, request: pytest.FixtureRequest
-) -> Iterator[World]:
-    """The installation, without instances before and after. A failure is told with all logs."""
+def database(
+    fault_settings: None, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
+    """The test database, with rows that are really committed: other processes must see them.
+
+    `World.clear` takes them away again; a flush would take what the migrations wrote too.
+    """
     with django_db_blocker.unblock():
-        installation.redis()
-        installation.clear()
-        for log in installation.directory.glob("*.log"):
-            log.write_bytes(b"")
-        try:
-            yield installation
-        finally:
-            if request.node.stash.get(FAILED, False):
-                print(installation.report())
-            installation.clear()
+        yield
+        connection.close()
+
+
+@pytest.fixture
+def world(installation: World, database: None, request: pytest.FixtureRequest) -> Iterator[World]:
+    """The installation, without instances before and after. A failure is told with all logs."""
+    yield from in_order(installation, request)
+
+
+def in_order(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
+    """Hand it out clean, and tell all about it when the test failed."""
+    world.redis()
+    world.clear()
+    for log in world.directory.glob("*.log"):
+        log.write_bytes(b"")
+    try:
+        yield world
+    finally:
+        if request.node.stash.get(FAILED, False):
+            print(world.report())
+        world.clear()

@@ -1,7 +1,7 @@
 """Something happens to a container that we did not do: it is noticed at once, or by the sweep."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -49,16 +49,11 @@ ACCIDENTS = [
 ]
 
 
-@contextmanager
-def watching(world: World) -> Iterator[None]:
-    """The watcher runs, and listens."""
+def watch(world: World) -> None:
+    """Have the watcher run, and listen."""
     world.watcher()
     log = world.directory / "watcher.log"
     wait_for(lambda: "listening to the engine" in log.read_text(), "the watcher listens")
-    try:
-        yield
-    finally:
-        world.without("watcher")
 
 
 def assert_mended(world: World, instance: Instance, message: str) -> None:
@@ -78,10 +73,10 @@ def test_the_watcher_notices_at_once(
 ) -> None:
     instance = world.created(memory_mb=128)
     world.write(instance, "kept")
-    with watching(world):
-        accident(world, instance)
-        world.wait(instance, "noticed", AT_ONCE, events__kind="lost")
-        world.wait_ready(instance)
+    watch(world)
+    accident(world, instance)
+    world.wait(instance, "noticed", AT_ONCE, events__kind="lost")
+    world.wait_ready(instance)
 
     assert_mended(world, instance, message)
 
@@ -90,6 +85,7 @@ def test_the_watcher_notices_at_once(
 def test_the_sweep_alone_notices(
     world: World, accident: Callable[[World, Instance], None], message: str
 ) -> None:
+    world.without("watcher")
     instance = world.created(memory_mb=128)
     world.write(instance, "kept")
     accident(world, instance)
@@ -103,10 +99,10 @@ def test_paused_and_started_by_somebody_else(world: World) -> None:
     running, stopped = world.created(), world.created()
     lifecycle.want_stopped(stopped.pk, StopReason.OWNER)
     world.wait(stopped, "stopped", observed=Observed.EXITED, lease_token=None)
-    with watching(world):
-        world.docker.pause(world.name(running))
-        world.wait(running, "let go on", AT_ONCE, events__kind="unpause")
-        world.wait_ready(running)
+    watch(world)
+    world.docker.pause(world.name(running))
+    world.wait(running, "let go on", AT_ONCE, events__kind="unpause")
+    world.wait_ready(running)
     world.docker.start(world.name(stopped))
     world.swept_until(stopped, observed=Observed.RUNNING)
     world.swept_until(stopped, observed=Observed.EXITED, lease_token=None)
@@ -118,19 +114,19 @@ def test_a_container_that_crashes_at_every_start_backs_off(world: World) -> None
     """Also while the watcher tells of every crash: that is not a new request."""
     world.worker()
     image = world.image_that_runs("import time; time.sleep(0.2); raise SystemExit(3)")
-    with watching(world):
-        instance = world.create(image=image)
-        instance = world.wait(instance, "failed", attempts__gte=3)
-        # Nobody started it more often than failures were counted.
-        assert world.container(instance)["RestartCount"] == 0
-        starts = world.events(instance).count("start")
-        assert starts <= instance.attempts + 1, world.events(instance)
-        assert instance.status == Status.FAILED
-        assert "stopped right after it started (exit code 3)" in instance.last_error
+    watch(world)
+    instance = world.create(image=image)
+    instance = world.wait(instance, "failed", attempts__gte=3)
+    # Nobody started it more often than failures were counted.
+    assert world.container(instance)["RestartCount"] == 0
+    starts = world.events(instance).count("start")
+    assert starts <= instance.attempts + 1, world.events(instance)
+    assert instance.status == Status.FAILED
+    assert "stopped right after it started (exit code 3)" in instance.last_error
 
-        # A person's wish does not wait for the next attempt.
-        lifecycle.want_absent(instance.pk, timezone.now())
-        world.wait_purged(instance, AT_ONCE)
+    # A person's wish does not wait for the next attempt.
+    lifecycle.want_absent(instance.pk, timezone.now())
+    world.wait_purged(instance, AT_ONCE)
     world.assert_engine_holds_what_the_rows_say()
 
 

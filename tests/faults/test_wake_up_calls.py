@@ -1,4 +1,4 @@
-"""Wake-up calls are lost, doubled, or never delivered; the queue's server forgets all, or is away."""
+"""Wake-up calls are lost, doubled or never delivered; their server forgets all, or is away."""
 
 import time
 from collections.abc import Callable, Iterator

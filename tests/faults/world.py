@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -53,9 +53,9 @@ READY: dict[str, Any] = {"desired": Desired.RUNNING, "ready": True, "lease_token
 class World:
     """The processes and the engine of one installation; `with` it, so that nothing is left."""
 
-    def __init__(self, directory: Path, namespace: str, image: str, engine_url: str) -> None:
+    def __init__(self, directory: Path, image: str, engine_url: str) -> None:
         self.directory = directory
-        self.namespace = namespace
+        self.namespace = settings.NAMESPACE
         self.engine_url = engine_url
         self.docker = docker.APIClient(engine_url, version="auto", timeout=60)
         self.redis_socket = directory / "redis.sock"
@@ -370,6 +370,17 @@ class World:
         for volume in self.volumes():
             _gone_is_fine(self.docker.remove_volume, volume, force=True)
         return not self.volumes()
+
+    def __enter__(self) -> Self:
+        self.redis()
+        self._calls = self.calls_go_to(HEALTHY)
+        self._calls.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._calls.__exit__(None, None, None)
+        self.close()
+        self.remove_objects()
 
     def close(self) -> None:
         """End every process."""

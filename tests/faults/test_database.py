@@ -1,0 +1,76 @@
+"""Connections to Postgres break while somebody works: nothing is lost, and nobody gives up."""
+
+import signal
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from deploy import lifecycle
+from deploy.models import Instance
+from deploy.states import Observed, StopReason
+from tests.faults.processes import wait_for
+from tests.faults.test_behind_our_back import AT_ONCE, kill, watch
+from tests.faults.world import DYING, READY, World
+
+HANGS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
+
+
+def break_all_connections() -> None:
+    """End every connection to the database but our own."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.mark.parametrize(
+    "point", ["engine.create before", "engine.start after", "engine.seal after"]
+)
+def test_in_the_middle_of_a_step(world: World, point: str) -> None:
+    """The worker's next query fails; what it did is found by whoever comes next."""
+    world.worker()
+    worker = world.dying_worker(f"freeze {point}")
+    with world.calls_go_to(DYING):
+        instance = world.create()
+        wait_for(lambda: worker.frozen, "the worker is in the middle")
+        break_all_connections()
+        worker.signal(signal.SIGCONT)
+        world.swept_until(instance, **READY)
+    world.assert_engine_holds_what_the_rows_say()
+    world.write(instance, "kept")
+    assert world.read(instance) == ["kept"]
+    assert worker.alive
+    # The same worker goes on working.
+    with world.calls_go_to(DYING):
+        lifecycle.want_stopped(instance.pk, StopReason.OWNER)
+        world.wait(instance, "stopped", observed=Observed.EXITED, lease_token=None)
+
+
+def test_the_watcher_goes_on_watching(world: World) -> None:
+    instance = world.created()
+    watch(world)
+    break_all_connections()
+    kill(world, instance)
+    world.wait(instance, "noticed", AT_ONCE, events__kind="lost")
+    world.wait_ready(instance)
+    assert world.watcher().alive
+    world.assert_engine_holds_what_the_rows_say()
+
+
+def test_leases_are_renewed_all_the_same(world: World) -> None:
+    """The thread that renews them outlives its connection: nobody takes the work over."""
+    world.worker()
+    instance = world.create(image=world.image_that_runs(HANGS))
+    instance = world.wait(instance, "at work", events__kind="start", lease_token__isnull=False)
+    seen = instance.lease_expires_at
+    for _ in range(2):
+        break_all_connections()
+        # The work itself may have met the broken connection: then another one holds it by now.
+        instance = world.swept_until(instance, lease_expires_at__gt=seen, lease_token__isnull=False)
+        seen = instance.lease_expires_at
+    lifecycle.want_absent(instance.pk, timezone.now())
+    world.swept_until(instance, purged_at__isnull=False)
+    assert not Instance.objects.filter(purged_at=None).exists()
+    world.assert_engine_holds_what_the_rows_say()
