@@ -15,7 +15,7 @@ from tests.deploy.workspace_support import Workspace, workspace
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     """An engine in memory in the place of the installation's."""
-    engine = FakeEngine(Path(settings.RUN_DIR) / "fake")
+    engine = FakeEngine(Path(settings.RUN_DIR) / "instances" / "fake")
     for module in (logs, reconcile, sweep, watcher):
         monkeypatch.setattr(module, "get_engine", lambda: engine)
     yield engine

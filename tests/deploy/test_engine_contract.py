@@ -40,7 +40,7 @@ class Place:
 
 
 def _fake() -> tuple[FakeEngine, FakeEngine]:
-    run_dir = Path(settings.RUN_DIR) / "fake"
+    run_dir = Path(settings.RUN_DIR) / "instances" / "fake"
     engine = FakeEngine(run_dir)
     return engine, FakeEngine(run_dir, engine.world, "other")
 

@@ -124,7 +124,7 @@ def test_it_survives_the_worker_and_goes_with_the_container(workspace_image: str
 
 @pytest.fixture(params=[pytest.param(True, marks=root_only), False], ids=["limited", "plain"])
 def directories(request: pytest.FixtureRequest) -> Iterator[SocketDirs]:
-    made = SocketDirs(Path(settings.RUN_DIR) / "dirs", "", limited=request.param)
+    made = SocketDirs(Path(settings.RUN_DIR) / "instances" / "dirs", "", limited=request.param)
     yield made
     made.remove("one")
 
@@ -195,7 +195,7 @@ def test_without_a_limit_the_operator_is_told(
 @root_only
 def test_the_limit_costs_next_to_nothing() -> None:
     def once(limited: bool) -> float:
-        directories = SocketDirs(Path(settings.RUN_DIR) / "dirs", "", limited=limited)
+        directories = SocketDirs(Path(settings.RUN_DIR) / "instances" / "dirs", "", limited=limited)
         before = time.perf_counter()
         directories.open("one")
         took = time.perf_counter() - before
