@@ -96,10 +96,12 @@ def succeed(instance_id: UUID | str) -> Instance:
         )
 
 
-def want_running(instance_id: UUID | str) -> None:
-    """Start it, whatever stopped it; failures so far are forgiven."""
+def want_running(instance_id: UUID | str, *, by_operator: bool = False) -> None:
+    """Start it; failures so far are forgiven. What operators stopped, only they start again."""
     with transaction.atomic():
         instance = _locked(instance_id, Desired.RUNNING)
+        if instance.stop_reason == StopReason.OPERATOR and not by_operator:
+            raise NotAllowed("This workspace is suspended by the operators.")
         _request(
             instance,
             "want_running",

@@ -32,6 +32,7 @@ SEEN = Observation(
 
 REQUESTS: dict[str, Callable[[Instance], object]] = {
     "want_running": lambda i: lifecycle.want_running(i.pk),
+    "resume": lambda i: lifecycle.want_running(i.pk, by_operator=True),
     "wake": lambda i: lifecycle.wake(i.pk),
     "sleep": lambda i: lifecycle.want_stopped(i.pk, StopReason.IDLE),
     "stop": lambda i: lifecycle.want_stopped(i.pk, StopReason.OWNER),
@@ -45,12 +46,12 @@ REQUESTS: dict[str, Callable[[Instance], object]] = {
 # What each request makes of what was wanted before: rows as in WANTED, columns as in REQUESTS.
 RUN, ZZZ, OWN, OPS, DEL = "running", "asleep", "stopped", "suspended", "deleted"
 TABLE = {
-    #      run  wake sleep stop suspend restart change delete undo
-    RUN: [RUN, RUN, ZZZ, OWN, OPS, RUN, RUN, DEL, NO],
-    ZZZ: [RUN, RUN, ZZZ, OWN, OPS, NO, ZZZ, DEL, NO],
-    OWN: [RUN, OWN, ZZZ, OWN, OPS, NO, OWN, DEL, NO],
-    OPS: [RUN, OPS, NO, NO, OPS, NO, OPS, DEL, NO],
-    DEL: [NO, DEL, NO, NO, NO, NO, NO, DEL, DEL],
+    #      run resume wake sleep stop suspend restart change delete undo
+    RUN: [RUN, RUN, RUN, ZZZ, OWN, OPS, RUN, RUN, DEL, NO],
+    ZZZ: [RUN, RUN, RUN, ZZZ, OWN, OPS, NO, ZZZ, DEL, NO],
+    OWN: [RUN, RUN, OWN, ZZZ, OWN, OPS, NO, OWN, DEL, NO],
+    OPS: [NO, RUN, OPS, NO, NO, OPS, NO, OPS, DEL, NO],
+    DEL: [NO, NO, DEL, NO, NO, NO, NO, NO, DEL, DEL],
 }
 CELLS = [
     pytest.param(before, request, after, id=f"{before}-{request}")

@@ -82,8 +82,7 @@ def in_order(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
     """Hand it out clean, and tell all about it when the test failed."""
     world.redis()
     world.clear()
-    for log in world.directory.glob("*.log"):
-        log.write_bytes(b"")
+    world.begin_report()
     try:
         yield world
     finally:

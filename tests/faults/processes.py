@@ -88,6 +88,7 @@ class Child(Process):
         talks: bool = False,
     ) -> None:
         """`talks`: its input and output are ours, only its errors go to the file."""
+        self.log = log
         with log.open("ab") as output:
             self.popen = subprocess.Popen(
                 launch_command(command, signal.SIGKILL, None),

@@ -11,7 +11,6 @@ from deploy import lifecycle, reconcile, tokens
 from deploy.models import Instance, InstanceEvent
 from deploy.probe import open_connection
 from deploy.states import Observed, Status, StopReason
-from tests.faults.processes import wait_for
 from tests.faults.world import READY, World
 
 # Nothing but the watcher tells anybody in the tests that say so: without it they would wait for
@@ -49,13 +48,6 @@ ACCIDENTS = [
 ]
 
 
-def watch(world: World) -> None:
-    """Have the watcher run, and listen."""
-    world.watcher()
-    log = world.directory / "watcher.log"
-    wait_for(lambda: "listening to the engine" in log.read_text(), "the watcher listens")
-
-
 def assert_mended(world: World, instance: Instance, message: str) -> None:
     """It was lost once, for this reason, and is the same again."""
     lost = InstanceEvent.objects.get(instance=instance, kind="lost")
@@ -73,7 +65,7 @@ def test_the_watcher_notices_at_once(
 ) -> None:
     instance = world.created(memory_mb=128)
     world.write(instance, "kept")
-    watch(world)
+    world.watcher()
     accident(world, instance)
     world.wait(instance, "noticed", AT_ONCE, events__kind="lost")
     world.wait_ready(instance)
@@ -99,7 +91,7 @@ def test_paused_and_started_by_somebody_else(world: World) -> None:
     running, stopped = world.created(), world.created()
     lifecycle.want_stopped(stopped.pk, StopReason.OWNER)
     world.wait(stopped, "stopped", observed=Observed.EXITED, lease_token=None)
-    watch(world)
+    world.watcher()
     world.docker.pause(world.name(running))
     world.wait(running, "let go on", AT_ONCE, events__kind="unpause")
     world.wait_ready(running)
@@ -114,7 +106,7 @@ def test_a_container_that_crashes_at_every_start_backs_off(world: World) -> None
     """Also while the watcher tells of every crash: that is not a new request."""
     world.worker()
     image = world.image_that_runs("import time; time.sleep(0.2); raise SystemExit(3)")
-    watch(world)
+    world.watcher()
     instance = world.create(image=image)
     instance = world.wait(instance, "failed", attempts__gte=3)
     # Nobody started it more often than failures were counted.

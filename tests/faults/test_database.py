@@ -10,7 +10,7 @@ from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Observed, StopReason
 from tests.faults.processes import wait_for
-from tests.faults.test_behind_our_back import AT_ONCE, kill, watch
+from tests.faults.test_behind_our_back import AT_ONCE, kill
 from tests.faults.world import DYING, READY, World
 
 HANGS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
@@ -50,7 +50,7 @@ def test_in_the_middle_of_a_step(world: World, point: str) -> None:
 
 def test_the_watcher_goes_on_watching(world: World) -> None:
     instance = world.created()
-    watch(world)
+    world.watcher()
     break_all_connections()
     kill(world, instance)
     world.wait(instance, "noticed", AT_ONCE, events__kind="lost")

@@ -63,6 +63,7 @@ class World:
         self._image = image
         self._numbers = itertools.count(1)
         self._broken: list[str] = []
+        self._logged: dict[Path, int] = {}
         self._processes: dict[str, Child] = {}
         self._nursery: Child | None = None
         self._dying: list[Process] = []
@@ -124,14 +125,18 @@ class World:
         return self._ensure("beat", beat_command(self.directory / "beat"))
 
     def watcher(self) -> Child:
-        """Have the watcher run."""
-        return self._ensure("watcher", manage("watch"))
+        """Have the watcher run, and listen."""
+        log = self.directory / "watcher.log"
+        watcher = self._ensure("watcher", manage("watch"))
+        wait_for(lambda: "listening to the engine" in log.read_text(), "the watcher listens")
+        return watcher
 
     def without(self, *names: str) -> None:
         """Have these processes not run."""
         for name in names:
             if process := self._processes.pop(name, None):
                 process.kill()
+                process.log.unlink()
 
     def dying_worker(self, order: str = "") -> Process:
         """Start a worker that carries out `order`, see dying_worker.py; it has its own queue."""
@@ -390,6 +395,10 @@ class World:
         self._processes.clear()
         self._nursery = None
 
+    def begin_report(self) -> None:
+        """What was logged until now is nobody's business any more."""
+        self._logged = {log: log.stat().st_size for log in self.directory.glob("*.log")}
+
     def report(self) -> str:
         """Everything that helps to understand a failure."""
         parts = [describe(row) for row in Instance.objects.order_by("created_at")]
@@ -397,7 +406,9 @@ class World:
             inspected = self.docker.inspect_container(container["Id"])
             parts.append(f"{inspected['Name']} {json.dumps(inspected['State'])}")
         for log in sorted(self.directory.glob("*.log")):
-            parts.append(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
+            text = log.read_bytes()[self._logged.get(log, 0) :].decode(errors="replace")
+            if text.strip():
+                parts.append(f"--- {log.name}\n{text[-6000:]}")
         return "\n".join(parts)
 
 
