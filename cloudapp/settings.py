@@ -107,8 +107,7 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASES = {"default": env.db_url("DATABASE_URL", default="postgres:///cloudapp")}
 # libpq's own spelling of a socket directory, postgres://%2Frun%2Fdir/name, works too.
 DATABASES["default"]["HOST"] = unquote(DATABASES["default"]["HOST"])
-# A connection that broke while nobody used it, as after a restart of Postgres, is nobody's error.
-DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DATABASES["default"]["ENGINE"] = "cloudapp.postgres"
 # Threads share a few connections instead of keeping one each.
 DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {
     "min_size": 1,

@@ -47,6 +47,7 @@ def _listen() -> None:
             # A label that somebody else wrote may hold anything.
             with contextlib.suppress(ValidationError):
                 lifecycle.poke(event.instance_id)
+            connection.close()  # the pool knows better than we how it is by the next event
 
 
 def _ask_for_a_sweep() -> None:

@@ -1,0 +1,1 @@
+"""Django's PostgreSQL backend, for which a restart of Postgres is nobody's error."""
