@@ -39,7 +39,8 @@ class Lease:
 
     def load(self) -> Instance:
         """Return the instance as it is now; raise LeaseLost when it is not ours any more."""
-        instance = Instance.objects.filter(pk=self.instance_id, lease_token=self.token).first()
+        held = Instance.objects.filter(pk=self.instance_id, lease_token=self.token)
+        instance = held.select_related("image", "predecessor").first()
         if instance is None:
             raise LeaseLost(str(self.instance_id))
         return instance

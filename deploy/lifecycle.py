@@ -254,9 +254,11 @@ def _report(lease: Lease, instance: Instance, **changes: Any) -> None:
         setattr(instance, name, value)
 
 
-def record_observation(lease: Lease, instance: Instance, seen: Observation) -> None:
-    """Write what the engine says now. A container that is not the one we saw is not ready."""
-    was_unknown = instance.observed == Observed.UNKNOWN
+def _news(instance: Instance, seen: Observation) -> dict[str, Any]:
+    """Return what the row says otherwise than the engine.
+
+    A container that is not the one we saw is not ready.
+    """
     same_run = seen.observed is Observed.RUNNING and seen.started_at == instance.started_at
     changes: dict[str, Any] = {
         "observed": seen.observed,
@@ -265,9 +267,14 @@ def record_observation(lease: Lease, instance: Instance, seen: Observation) -> N
     }
     if not same_run:
         changes |= _DOWN
-    if was_unknown:
+    if instance.observed == Observed.UNKNOWN:
         changes |= {"last_error": "", "next_attempt_at": None}
-    changes = {name: v for name, v in changes.items() if getattr(instance, name) != v}
+    return {name: value for name, value in changes.items() if getattr(instance, name) != value}
+
+
+def record_observation(lease: Lease, instance: Instance, seen: Observation) -> None:
+    """Write what the engine says now, if that is news."""
+    changes = _news(instance, seen)
     if not changes:
         return
     with transaction.atomic():
@@ -310,11 +317,24 @@ def record_unknown(lease: Lease, instance: Instance, message: str) -> None:
         wakeup.after_commit(instance.pk, UNKNOWN_RETRY_SECONDS)
 
 
-def record_done(lease: Lease, instance: Instance, kind: str, duration_ms: int) -> None:
-    """Write that an action succeeded."""
+def record_done(
+    lease: Lease,
+    instance: Instance,
+    kind: str,
+    duration_ms: int,
+    seen: Observation | None = None,
+) -> None:
+    """Write that an action succeeded, and what the engine says since, if it was asked."""
     with transaction.atomic():
-        _report(lease, instance)
+        _report(lease, instance, **(_news(instance, seen) if seen else {}))
         _note(instance, kind, duration_ms=duration_ms)
+
+
+def record_failing(lease: Lease, instance: Instance, kind: str, message: str) -> None:
+    """Write what is wrong with one that runs, in words for an owner. It counts as no failure."""
+    with transaction.atomic():
+        _report(lease, instance, last_error=message)
+        _note(instance, kind, message=message, failed=True)
 
 
 def record_failed(

@@ -51,9 +51,10 @@ def _step(lease: Lease, slot: StartSlot) -> bool:
     """Do one action. True when there is nothing to do now and nobody asked for more meanwhile."""
     instance = lease.load()
     try:
-        action = _next_action(lease, instance, get_engine())
-        if action is not Action.NOTHING:
-            _act(Work(lease, instance, slot), action)
+        seen = _look(lease, instance, get_engine())
+        action = _next_action(lease, instance, seen) if seen else Action.NOTHING
+        if seen and action is not Action.NOTHING:
+            _act(Work(lease, instance, slot, seen), action)
             return False
     except LeaseLost:
         lease.load()  # raises again unless only the generation was stale: then look afresh
@@ -61,20 +62,31 @@ def _step(lease: Lease, slot: StartSlot) -> bool:
     return lease.release(instance.revision)
 
 
-def _next_action(lease: Lease, instance: Instance, engine: Engine) -> Action:
-    if instance.next_attempt_at and instance.next_attempt_at > timezone.now():
-        return Action.NOTHING
+def _must_wait(instance: Instance) -> bool:
+    return bool(instance.next_attempt_at and instance.next_attempt_at > timezone.now())
+
+
+def _look(lease: Lease, instance: Instance, engine: Engine) -> Observation | None:
+    """Write down what the engine says and return it; None when it is too early, or it is silent."""
+    if _must_wait(instance):
+        return None
     try:
         seen = engine.observe(str(instance.pk))
     except EngineError as error:
         logger.warning("the engine cannot be asked about %s: %s", instance.pk, error)
         message = "The container engine does not answer. We keep trying; nothing is lost."
         lifecycle.record_unknown(lease, instance, message)
-        return Action.NOTHING
+        return None
     _record_seen(lease, instance, seen)
-    if instance.next_attempt_at and instance.next_attempt_at > timezone.now():
+    return seen
+
+
+def _next_action(lease: Lease, instance: Instance, seen: Observation) -> Action:
+    if _must_wait(instance):  # what was seen may have been a failure
         return Action.NOTHING
     action = plan_for(instance, seen)
+    if _lost_its_door(instance, seen) and instance.desired == Desired.RUNNING:
+        lifecycle.record_failing(lease, instance, "unreachable", "Its socket was removed.")
     if action in (Action.CREATE, Action.START) and _predecessor_is_there(instance):
         return Action.NOTHING
     return action
@@ -82,16 +94,30 @@ def _next_action(lease: Lease, instance: Instance, engine: Engine) -> Action:
 
 def plan_for(instance: Instance, seen: Observation) -> Action:
     """Return the next action for an instance that the engine says this of."""
-    same_run = instance.ready and seen.started_at == instance.started_at
     return plan(
         Desired(instance.desired),
         seen.observed,
-        current=seen.generation == instance.generation,
-        ready=same_run,
+        # It cannot be let in again while it runs, so that it counts as outdated.
+        current=seen.generation == instance.generation and not _lost_its_door(instance, seen),
+        ready=_still_ready(instance, seen),
         purge_due=bool(
             not instance.purged_at and instance.purge_at and instance.purge_at <= timezone.now()
         ),
     )
+
+
+def _still_ready(instance: Instance, seen: Observation) -> bool:
+    """Whether it answered, and is the same run of the same container since."""
+    return instance.ready and seen.started_at == instance.started_at
+
+
+def _lost_its_door(instance: Instance, seen: Observation) -> bool:
+    """Whether it answered once, runs still, and cannot be reached any more.
+
+    Somebody cleared the directory, or a worker that was frozen for longer than its lease did.
+    """
+    running = seen.observed is Observed.RUNNING
+    return running and _still_ready(instance, seen) and not seen.reachable
 
 
 def _record_seen(lease: Lease, instance: Instance, seen: Observation) -> None:
@@ -128,6 +154,7 @@ class Work:
     lease: Lease
     instance: Instance
     slot: StartSlot
+    seen: Observation
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -161,8 +188,8 @@ def _failed(work: Work, action: Action, message: str) -> None:
     lifecycle.record_failed(work.lease, work.instance, action, message, work.duration_ms)
 
 
-def _done(work: Work, action: Action) -> None:
-    lifecycle.record_done(work.lease, work.instance, action, work.duration_ms)
+def _done(work: Work, action: Action, seen: Observation | None = None) -> None:
+    lifecycle.record_done(work.lease, work.instance, action, work.duration_ms, seen)
 
 
 def spec_of(instance: Instance) -> InstanceSpec:
@@ -188,21 +215,25 @@ def _create(work: Work) -> None:
     if not work.slot.take():
         return  # it had to wait: look afresh
     get_engine().create(spec_of(work.instance))
-    _done(work, Action.CREATE)
+    made = Observation(Observed.CREATED, generation=work.instance.generation)
+    _done(work, Action.CREATE, made)
 
 
 def _start(work: Work) -> None:
     if not work.slot.take():
         return
-    get_engine().start(work.name)
-    _done(work, Action.START)
+    engine = get_engine()
+    engine.start(work.name)
+    seen = engine.observe(work.name)
+    # One that has ended already is counted as lost by the next look.
+    _done(work, Action.START, seen if seen.observed is Observed.RUNNING else None)
 
 
 def _await_ready(work: Work) -> None:
     if not work.slot.take():
         return
     engine = get_engine()
-    seen = engine.observe(work.name)
+    seen = work.seen
     deadline = time.monotonic() + settings.START_TIMEOUT_SECONDS
     while not _answers(work.instance, seen.endpoint, time.monotonic() + LOOK_SECONDS):
         work.slot.give_back_if_slow()

@@ -26,7 +26,7 @@ from django.views.decorators.http import require_safe
 from accounts.models import User
 from deploy import lifecycle, notify, tokens
 from deploy.models import Instance
-from deploy.states import Desired, Status, StopReason
+from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Status, StopReason
 from workspaces.breaker import database_breaker
 from workspaces.handoff_tokens import digest
 from workspaces.models import Member, Workspace, WorkspaceSession
@@ -169,8 +169,17 @@ def _wake(instance: Instance) -> None:
 
 def _await_settled(slug: str, token: str, instance_id: UUID) -> Decision:
     """Return the decision once it is another one than "waking", or is it still, later."""
+    # An instance that starts changes some ten times; only its own row is looked at each time.
+    starting = Instance.objects.filter(
+        pk=instance_id,
+        desired=Desired.RUNNING,
+        ready=False,
+        attempts__lt=FAILED_AFTER_ATTEMPTS,
+    )
 
     def settled() -> Decision | None:
+        if starting.exists():
+            return None
         decision = decide(slug, token)
         if decision.verdict is Verdict.WAKING and decision.visit:
             _wake(decision.visit.instance)  # a stop may have come in between

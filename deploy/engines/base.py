@@ -38,7 +38,10 @@ class InstanceSpec:
 
 @dataclass(frozen=True)
 class Observation:
-    """What the engine says of one instance. `endpoint` is where it listens while it runs."""
+    """What the engine says of one instance. `endpoint` is where it listens while it runs.
+
+    `reachable` is False when nobody can get there: the socket is gone, or was never made.
+    """
 
     observed: Observed
     generation: int | None = None
@@ -47,6 +50,7 @@ class Observation:
     started_at: datetime | None = None
     exit_code: int | None = None
     out_of_memory: bool = False
+    reachable: bool = True
 
 
 ABSENT = Observation(Observed.ABSENT)

@@ -274,6 +274,7 @@ class DockerEngine:
             started_at=_time(state["StartedAt"]),
             exit_code=state["ExitCode"],
             out_of_memory=bool(state["OOMKilled"]),
+            reachable=self._tcp or self._sockets.has_socket(labels[INSTANCE_LABEL]),
         )
 
     def _endpoint(self, container: Mapping[str, Any]) -> str:

@@ -77,14 +77,17 @@ class SocketDirs:
 
         A symbolic link in its place would lead the router to any other socket of the host.
         """
-        path = self.path(instance_id)
-        path.chmod(SEALED)
-        try:
-            mode = path.joinpath(SOCKET_NAME).lstat().st_mode
-        except FileNotFoundError:
-            mode = 0
-        if not stat.S_ISSOCK(mode):
+        self.path(instance_id).chmod(SEALED)
+        if not self.has_socket(instance_id):
             raise EngineRefused("what it put in the place of its socket is none")
+
+    def has_socket(self, instance_id: str) -> bool:
+        """Whether there is a socket, and not a link to one."""
+        try:
+            mode = self.path(instance_id).joinpath(SOCKET_NAME).lstat().st_mode
+        except FileNotFoundError:
+            return False
+        return stat.S_ISSOCK(mode)
 
     def remove(self, instance_id: str) -> None:
         """Remove the directory and what is in it."""

@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -49,6 +50,8 @@ class Fate:
         elif (where, when) == (point, moment):
             self._order.unlink(missing_ok=True)
             os.kill(os.getpid(), SIGNALS[how])
+            # A stop reaches this thread a moment later than the one that the kernel chose for it.
+            time.sleep(0.5)
 
     def wrap(self, owner: Any, name: str, point: str) -> None:
         """Put this fate before and after each call of `owner.name`."""

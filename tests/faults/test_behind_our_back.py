@@ -1,13 +1,16 @@
 """Something happens to a container that we did not do: it is noticed at once, or by the sweep."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
-from deploy import lifecycle, reconcile, tokens
+from deploy import lifecycle, mounts, reconcile, tokens
 from deploy.models import Instance, InstanceEvent
 from deploy.probe import open_connection
 from deploy.states import Observed, Status, StopReason
@@ -85,6 +88,23 @@ def test_the_sweep_alone_notices(
     world.swept_until(instance, **READY)
 
     assert_mended(world, instance, message)
+
+
+def test_the_socket_is_lost(world: World) -> None:
+    """It runs, and nobody can get in: a fresh start puts the socket back."""
+    instance = world.created()
+    world.write(instance, "kept")
+    directory = Path(settings.RUN_DIR) / "instances" / str(instance.pk)
+    mounts.unmount(directory)
+    shutil.rmtree(directory)
+    assert not world.answers(instance)
+
+    world.swept_until(instance, started_at__gt=instance.started_at, **READY)
+
+    assert world.answers(instance)
+    assert world.events(instance)[4:] == ["unreachable!", "stop", "start", "await_ready"]
+    assert world.read(instance) == ["kept"]
+    world.assert_engine_holds_what_the_rows_say()
 
 
 def test_paused_and_started_by_somebody_else(world: World) -> None:

@@ -1,6 +1,10 @@
 """Connections to Postgres break while somebody works: nothing is lost, and nobody gives up."""
 
 import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -57,6 +61,26 @@ def test_the_watcher_goes_on_watching(world: World) -> None:
     world.wait_ready(instance)
     assert world.watcher().alive
     world.assert_engine_holds_what_the_rows_say()
+
+
+def test_idle_connections_that_broke_are_nobodys_error(database: None) -> None:
+    """After a restart of Postgres the pool is full of them, and the next person gets none."""
+
+    def ask(_: int) -> bool:
+        try:
+            together.wait()
+            return Instance.objects.filter(pk=uuid4()).exists()
+        finally:
+            together.wait()  # so that each has a connection of its own
+            connection.close()
+
+    together = threading.Barrier(6)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(ask, range(6)))
+        break_all_connections()
+        began = time.monotonic()
+        assert not any(pool.map(ask, range(6)))
+        assert time.monotonic() - began < 2
 
 
 def test_leases_are_renewed_all_the_same(world: World) -> None:

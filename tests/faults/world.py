@@ -293,7 +293,8 @@ class World:
         """Whether it answers now, as itself."""
         try:
             probe.health(instance, instance.endpoint)
-        except probe.NotAnswering:
+        except probe.NotAnswering as error:
+            print(f"{instance} does not answer: {error}")
             return False
         return True
 
