@@ -1,7 +1,7 @@
 """A real browser for tests: `browser`, and `new_page` for one more person at a computer.
 
-Import both into a conftest. A page that breaks our Content-Security-Policy, or whose script
-fails, fails the test that opened it.
+tests/conftest.py hands them to all tests. A page that breaks our Content-Security-Policy, or
+whose script fails, fails the test that opened it.
 """
 
 import os

@@ -24,6 +24,10 @@ from deploy.engines import firewall, get_builder, get_engine
 from deploy.engines.base import Engine
 from deploy.images import build_image, default_lock, image_inputs, smoke_test
 from deploy.wheels import fetch_wheels
+from tests.browser import browser, new_page, page
+
+# Here and nowhere else: each conftest that imports them would start a browser of its own.
+__all__ = ["browser", "new_page", "page"]
 
 NEEDED = ("SECRET_KEY", "ROUTER_SECRET", "DATABASE_URL", "REDIS_URL", "RUN_DIR", "STATE_DIR")
 NAMESPACE_PREFIX = "cloudapp-test-"

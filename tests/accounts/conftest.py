@@ -10,9 +10,6 @@ from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import User
 from tests.accounts.oidc_provider import CLIENT_ID, CLIENT_SECRET, Provider
-from tests.browser import browser, new_page, page
-
-__all__ = ["browser", "new_page", "page"]
 
 PASSWORD = "correct horse battery"
 

@@ -13,9 +13,7 @@ from playwright.sync_api import Page
 
 from cloudapp.local.places import VAR
 from cloudapp.local.product import Product, free_port
-from tests.browser import NewPage, browser, new_page
-
-__all__ = ["browser", "new_page"]
+from tests.browser import NewPage
 
 LINK = re.compile(r"https?://\S+")
 PASSWORD = "a rather long password 42"

@@ -5,11 +5,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import docker
@@ -473,9 +473,6 @@ def _gone_is_fine(remove: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def _database_url() -> str:
-    """The test database, as another process must be told of it."""
-    now: Mapping[str, Any] = connection.settings_dict
-    user = quote(now["USER"], safe="")
-    password = f":{quote(now['PASSWORD'], safe='')}" if now["PASSWORD"] else ""
-    port = f":{now['PORT']}" if now["PORT"] else ""
-    return f"postgres://{user}{password}@{quote(now['HOST'], safe='')}{port}/{now['NAME']}"
+    """The test database, as another process must be told of it: the server is the given one."""
+    server = urlsplit(os.environ["DATABASE_URL"])
+    return server._replace(path=f"/{connection.settings_dict['NAME']}").geturl()

@@ -8,9 +8,6 @@ from pytest_django import Settings
 
 from accounts.models import User
 from tests import factories
-from tests.browser import browser, new_page, page
-
-__all__ = ["browser", "new_page", "page"]
 
 SignIn = Callable[[User], Client]
 
