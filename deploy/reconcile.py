@@ -122,13 +122,25 @@ def _lost_its_door(instance: Instance, seen: Observation) -> bool:
 
 def _record_seen(lease: Lease, instance: Instance, seen: Observation) -> None:
     ended = seen.observed in (Observed.EXITED, Observed.ABSENT)
-    # Started since we last looked, and over already: not counted, we would start it for ever.
-    in_between = seen.observed is Observed.EXITED and seen.started_at != instance.started_at
-    if instance.desired != Desired.RUNNING or not ((instance.ready and ended) or in_between):
+    lost = (instance.ready and ended) or _ended_at_start(instance, seen)
+    if not lost or instance.desired != Desired.RUNNING:
         lifecycle.record_observation(lease, instance, seen)
         return
     what = "It stopped by itself" if instance.ready else "It stopped right after it started"
     lifecycle.record_lost(lease, instance, seen, _why_it_ended(seen, what))
+
+
+def _ended_at_start(instance: Instance, seen: Observation) -> bool:
+    """Whether it was started and ended before it answered: not counted, we would do so for ever.
+
+    A stop of ours is noted as such, and a start by whoever died before noting it is not known.
+    """
+    if seen.observed is not Observed.EXITED or seen.generation != instance.generation:
+        return False
+    if seen.started_at is None or seen.started_at != instance.started_at:
+        return True
+    answered = instance.ready_at is not None and instance.ready_at > seen.started_at
+    return instance.observed == Observed.RUNNING and not answered
 
 
 def _why_it_ended(seen: Observation, what: str) -> str:
@@ -245,6 +257,7 @@ def _await_ready(work: Work) -> None:
             raise ActionFailed(_why_it_ended(seen, "It stopped right after it started"))
         if time.monotonic() > deadline:
             engine.stop(work.name, 1)
+            lifecycle.record_observation(work.lease, work.instance, engine.observe(work.name))
             raise ActionFailed("It started, but did not answer in time.")
     engine.seal(work.name)
     lifecycle.record_ready(work.lease, work.instance, seen, work.duration_ms)
@@ -281,7 +294,10 @@ def _unpause(work: Work) -> None:
 def _stop(work: Work) -> None:
     # The door closes first, then what is in flight may finish: nothing is cut.
     lifecycle.record_closed(work.lease, work.instance)
-    get_engine().stop(work.name, settings.STOP_TIMEOUT_SECONDS)
+    engine = get_engine()
+    engine.stop(work.name, settings.STOP_TIMEOUT_SECONDS)
+    # At once: whoever looks next must not take it for a crash.
+    lifecycle.record_observation(work.lease, work.instance, engine.observe(work.name))
     _done(work, Action.STOP)
 
 
