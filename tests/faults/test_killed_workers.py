@@ -82,10 +82,10 @@ def test_while_waking(world: World) -> None:
         ("probe.health before", WOKEN),
         ("engine.seal after", WOKEN),
     ):
+        worker = world.dying_worker(f"kill {point}")
         lifecycle.want_stopped(instance.pk, StopReason.IDLE)
         world.wait(instance, "asleep", observed=Observed.EXITED, lease_token=None)
         before = world.last_event(instance)
-        worker = world.dying_worker(f"kill {point}")
         with world.calls_go_to(DYING):
             assert lifecycle.wake(instance.pk)
         wait_killed(worker, instance)
@@ -121,9 +121,9 @@ def test_while_restarting(world: World) -> None:
 
 
 def test_while_putting_to_sleep(world: World) -> None:
+    worker = world.dying_worker("kill engine.stop after")
     instance = world.created()
     world.write(instance, "kept")
-    worker = world.dying_worker("kill engine.stop after")
     with world.calls_go_to(DYING):
         lifecycle.want_stopped(instance.pk, StopReason.IDLE)
     wait_killed(worker, instance)
@@ -149,10 +149,10 @@ def test_while_putting_to_sleep(world: World) -> None:
 def test_while_deleting_and_the_data_outlives_it(
     world: World, point: str, events: list[str]
 ) -> None:
+    worker = world.dying_worker(f"kill {point}")
     instance = world.created()
     world.write(instance, "kept")
     before = world.last_event(instance)
-    worker = world.dying_worker(f"kill {point}")
     with world.calls_go_to(DYING):
         lifecycle.want_absent(instance.pk, timezone.now() + timedelta(hours=1))
     wait_killed(worker, instance)
@@ -169,9 +169,9 @@ def test_while_deleting_and_the_data_outlives_it(
 
 @pytest.mark.parametrize("point", ["engine.remove_volume before", "engine.remove_volume after"])
 def test_while_purging(world: World, point: str) -> None:
+    worker = world.dying_worker(f"kill {point}")
     instance = world.created()
     before = world.last_event(instance)
-    worker = world.dying_worker(f"kill {point}")
     with world.calls_go_to(DYING):
         lifecycle.want_absent(instance.pk, timezone.now())
     wait_killed(worker, instance)

@@ -59,9 +59,9 @@ def test_two_sweeps_and_three_reconciles_at_once(world: World) -> None:
 
 
 def test_a_deletion_is_undone_while_the_container_stops(world: World) -> None:
+    worker = world.dying_worker("freeze engine.stop before")
     instance = world.created()
     world.write(instance, "kept")
-    worker = world.dying_worker("freeze engine.stop before")
     with world.calls_go_to(DYING):
         lifecycle.want_absent(instance.pk, timezone.now() + timedelta(hours=1))
     wait_frozen(worker)
@@ -169,9 +169,9 @@ def test_a_late_worker_neither_writes_nor_breaks_anything(world: World, point: s
 
 
 def test_a_late_stop_of_what_runs_again_is_mended(world: World) -> None:
+    worker = world.dying_worker("freeze engine.stop before")
     instance = world.created()
     world.write(instance, "kept")
-    worker = world.dying_worker("freeze engine.stop before")
     with world.calls_go_to(DYING):
         lifecycle.want_stopped(instance.pk, StopReason.OWNER)
     wait_frozen(worker)
@@ -209,7 +209,7 @@ def test_a_late_create_of_what_was_deleted_is_an_orphan(world: World) -> None:
 # --- anything, at any time -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_anything_at_any_time_while_workers_die(world: World, seed: int) -> None:
     """Requests at random while workers die at random; in the end all is as the rows say."""
     chance = random.Random(seed)

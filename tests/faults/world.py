@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -23,11 +24,11 @@ from redis import Redis
 
 from cloudapp.celery import app
 from cloudapp.local.processes import beat_command, manage, worker_command
-from deploy import lifecycle, notify, probe, sweep
+from deploy import lifecycle, probe, sweep
 from deploy.engines import get_engine
 from deploy.models import Image, Instance, InstanceEvent, Orphan
 from deploy.states import Desired, Observed
-from tests.faults.processes import SECONDS, Child, Process, wait_for
+from tests.faults.processes import SECONDS, Child, Late, Process, wait_for
 
 BROKEN_IMAGES = "cloudapp-faults"
 WORKSPACE_PYTHON = ("/opt/workspace/bin/python", "-IB", "-c")
@@ -44,6 +45,7 @@ print(json.dumps([word for word, in rows]))
 """
 # Redis keeps the queues of the healthy and of the dying workers apart by database number.
 HEALTHY, DYING = 0, 1
+SWEEP_EVERY = 0.25  # seconds
 
 
 # It is served, and nobody works on it.
@@ -214,12 +216,11 @@ class World:
         self, instance: Instance, what: str, timeout: float = SECONDS, **fields: Any
     ) -> Instance:
         """Wait until the row has these values, and return it."""
-        wanted = Instance.objects.filter(pk=instance.pk, **fields)
-        found = notify.wait_until(instance.pk, wanted.first, timeout)
-        if found is None:
+        try:
+            return wait_for(lambda: _row(instance, fields), what, timeout)
+        except Late as late:
             now = Instance.objects.get(pk=instance.pk)
-            raise AssertionError(f"{what}: not within {timeout:.0f} s; {describe(now)}")
-        return found
+            raise Late(f"{late}: {fields}; {describe(now)}") from None
 
     def wait_ready(self, instance: Instance, timeout: float = SECONDS) -> Instance:
         """Wait until it is ready and nobody works on it."""
@@ -231,11 +232,14 @@ class World:
 
     def swept_until(self, instance: Instance, timeout: float = SECONDS, **fields: Any) -> Instance:
         """Ask for sweeps, as the clock does, until the row has these values; return it."""
-        wanted = Instance.objects.filter(pk=instance.pk, **fields)
+        asked = float("-inf")
 
         def swept() -> Instance | None:
-            self.ask_for_a_sweep()
-            return notify.wait_until(instance.pk, wanted.first, 0.3)
+            nonlocal asked
+            if time.monotonic() - asked > SWEEP_EVERY:
+                self.ask_for_a_sweep()
+                asked = time.monotonic()
+            return _row(instance, fields)
 
         return wait_for(swept, f"{fields} of {instance}", timeout)
 
@@ -447,6 +451,11 @@ class Stray:
         """Remove both."""
         _gone_is_fine(self._docker.remove_container, self._id, force=True)
         _gone_is_fine(self._docker.remove_volume, self.volume)
+
+
+def _row(instance: Instance, fields: Mapping[str, Any]) -> Instance | None:
+    """The row, when it has these values."""
+    return Instance.objects.filter(pk=instance.pk, **fields).first()
 
 
 def describe(row: Instance) -> str:
