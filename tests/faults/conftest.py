@@ -18,7 +18,7 @@ from tests.faults.world import World
 # A lease is short, so that a dead worker's work is taken over while the test waits.
 SETTINGS = {
     "LEASE_SECONDS": 1.0,
-    "SWEEP_SECONDS": 1.0,
+    "SWEEP_SECONDS": 0.5,
     "START_TIMEOUT_SECONDS": 20.0,
     "STOP_TIMEOUT_SECONDS": 10,
 }

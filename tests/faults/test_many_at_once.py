@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from deploy import lifecycle, reconcile
@@ -84,39 +84,25 @@ def test_a_deletion_is_undone_while_the_container_stops(world: World) -> None:
 
 
 def test_a_deletion_is_undone_at_the_last_moment(world: World) -> None:
-    """The worker has read that the data may go; an undo is being written at that moment."""
+    """The worker has read the row and asked the engine; when it acts, the data is due."""
     instance = world.created()
     world.write(instance, "kept")
-    due = timezone.now() + timedelta(seconds=4)
+    due = timezone.now() + timedelta(seconds=3)
     lifecycle.want_absent(instance.pk, due)
     world.wait(instance, "removed", observed=Observed.ABSENT, lease_token=None)
-    with world.in_process(), ThreadPoolExecutor(1) as pool:
-        with transaction.atomic():
-            successor = lifecycle.succeed(instance.pk)
-            assert timezone.now() < due, "this machine is too busy for the test"
-            wait_for(lambda: timezone.now() > due, "the grace period is over")
-            purging = pool.submit(reconcile_and_close, instance)
-            wait_for(somebody_waits_for_a_lock, "the worker is about to remove the data")
-        purging.result()
+    worker = world.dying_worker("freeze engine.observe after")
+    with world.calls_go_to(DYING):
+        lifecycle.poke(instance.pk)
+        wait_frozen(worker)
+        assert timezone.now() < due, "this machine is too busy for the test"
+        successor = lifecycle.succeed(instance.pk)
+    wait_for(lambda: timezone.now() > due, "the grace period is over")
+    worker.signal(signal.SIGCONT)
+
+    world.wait_purged(instance)
     world.swept_until(successor, **READY)
     assert world.read(successor) == ["kept"]
     world.assert_engine_holds_what_the_rows_say()
-
-
-def reconcile_and_close(instance: Instance) -> None:
-    """Reconcile in a thread of a pool."""
-    reconcile.reconcile(instance.pk)
-    connection.close()
-
-
-def somebody_waits_for_a_lock() -> bool:
-    """Whether a statement waits for another transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return bool(cursor.fetchone()[0])
 
 
 # --- workers that come late ----------------------------------------------------------------------
@@ -204,6 +190,27 @@ def test_a_late_create_of_what_was_deleted_is_an_orphan(world: World) -> None:
     with world.in_process(ORPHAN_GRACE_SECONDS=0) as sweep:
         sweep()
     assert not world.containers()
+
+
+def test_a_late_failure_does_not_put_a_deletion_off(world: World) -> None:
+    """What was asked for while the action failed must not wait for that action's next attempt."""
+    worker = world.dying_worker("freeze engine.start before")
+    with world.calls_go_to(DYING):
+        instance = world.create()
+        wait_frozen(worker)
+        world.docker.remove_container(world.name(instance))  # so that the start must fail
+        lifecycle.want_absent(instance.pk, timezone.now())
+        worker.signal(signal.SIGCONT)
+        instance = world.wait_purged(instance)
+    assert world.events(instance) == [
+        "create_requested",
+        "create",
+        "want_absent",
+        "start!",
+        "purge",
+    ]
+    assert instance.next_attempt_at is None
+    assert not world.volumes()
 
 
 # --- anything, at any time -----------------------------------------------------------------------
