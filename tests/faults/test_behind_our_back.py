@@ -166,26 +166,22 @@ def test_only_our_own_orphans_are_removed_and_no_data(world: World) -> None:
     ours, other = world.orphan(world.namespace), world.orphan(f"{world.namespace}-other")
     being_tried = world.orphan(world.namespace, instance="")  # an image's smoke test
     instance = world.created()
-    try:
-        with world.in_process(ORPHAN_GRACE_SECONDS=3600) as sweep:
-            sweep()
-        assert ours.exists(), "it is reported first"
-        assert {(o.kind, o.name) for o in world.orphans()} == {
-            ("container", ours.instance),
-            ("volume", ours.volume),
-            ("volume", being_tried.volume),
-        }
-        with world.in_process(ORPHAN_GRACE_SECONDS=0) as sweep:
-            sweep()
+    with world.in_process(ORPHAN_GRACE_SECONDS=3600) as sweep:
+        sweep()
+    assert ours.exists(), "it is reported first"
+    assert {(o.kind, o.name) for o in world.orphans()} == {
+        ("container", ours.instance),
+        ("volume", ours.volume),
+        ("volume", being_tried.volume),
+    }
+    with world.in_process(ORPHAN_GRACE_SECONDS=0) as sweep:
+        sweep()
 
-        assert not ours.exists()
-        assert other.exists()
-        assert being_tried.exists()
-        assert {ours.volume, being_tried.volume, instance.volume} <= world.volumes(), "data stays"
-        assert world.answers(instance), "its socket is where it was"
-    finally:
-        for stray in (ours, other, being_tried):
-            stray.remove()
+    assert not ours.exists()
+    assert other.exists()
+    assert being_tried.exists()
+    assert {ours.volume, being_tried.volume, instance.volume} <= world.volumes(), "data stays"
+    assert world.answers(instance), "its socket is where it was"
 
 
 def test_an_engine_that_does_not_answer_is_no_reason_to_do_anything(world: World) -> None:

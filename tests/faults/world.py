@@ -65,6 +65,7 @@ class World:
         self._image = image
         self._numbers = itertools.count(1)
         self._broken: list[str] = []
+        self._strays: list[Stray] = []
         self._logged: dict[Path, int] = {}
         self._processes: dict[str, Child] = {}
         self._nursery: Child | None = None
@@ -304,7 +305,9 @@ class World:
 
     def orphan(self, namespace: str, instance: str | None = None) -> "Stray":
         """A container that no row knows, with a data volume."""
-        return Stray(self.docker, self._image, namespace, instance)
+        stray = Stray(self.docker, self._image, namespace, instance)
+        self._strays.append(stray)
+        return stray
 
     def orphans(self) -> list[Orphan]:
         """What the sweep reported."""
@@ -371,6 +374,9 @@ class World:
 
     def remove_objects(self) -> None:
         """Remove what the engine holds in our namespace. What is gone already is fine."""
+        for stray in self._strays:
+            stray.remove()
+        self._strays.clear()
         for container in self.containers():
             _gone_is_fine(self.docker.remove_container, container["Id"], force=True)
         wait_for(lambda: not self.containers(), "the containers are gone")
