@@ -196,6 +196,11 @@ WAKE_HOLD_SECONDS: float = env.float("WAKE_HOLD_SECONDS", default=20.0)
 # How many requests of one web process may wait for instances; the others answer meanwhile.
 WAKE_HOLDS: int = env.int("WAKE_HOLDS", default=8)
 WEB_LISTEN: str = env.str("WEB_LISTEN", default=f"unix:{RUN_DIR / 'web.sock'}")
+# What brings Lua to Debian's nginx; OpenResty has it built in.
+ROUTER_MODULES: list[str] = env.list(
+    "ROUTER_MODULES",
+    default=["modules/ndk_http_module.so", "modules/ngx_http_lua_module.so"],
+)
 # nginx's workers need no rights of ours; the group gets them past the sockets' directory.
 ROUTER_USER: str = env.str("ROUTER_USER", default=unprivileged_user())
 ROUTER_GROUP: str = env.str("ROUTER_GROUP", default=group_of(ROUTER_USER))

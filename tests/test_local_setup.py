@@ -41,10 +41,11 @@ def test_nothing_is_missing_where_the_tests_run() -> None:
 def test_what_is_given_need_not_be_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("cloudapp.local.tools.SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr("cloudapp.local.packages.LUA_MODULE", tmp_path / "none.so")
     bare = missing_packages({})
     assert {"nginx-light", "debootstrap", "redis-server", "docker.io", "iptables"} <= set(bare)
     given = {"DATABASE_URL": "postgres://x", "REDIS_URL": "redis://x", "DOCKER_HOST": "tcp://x"}
-    assert set(missing_packages(given)) == {"nginx-light", "debootstrap"}
+    assert set(missing_packages(given)) == {"nginx-light", "libnginx-mod-http-lua", "debootstrap"}
 
 
 def test_standard_library_only() -> None:

@@ -23,6 +23,7 @@ class Purpose(Enum):
     BENCH = "bench"
 
 
+LUA_MODULE = Path("/usr/lib/nginx/modules/ngx_http_lua_module.so")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -48,6 +49,8 @@ def missing_packages(given: Mapping[str, str], *, purpose: Purpose = Purpose.RUN
     needed: dict[str, bool] = {
         "python3-venv": _has_venv(),
         "nginx-light": find_tool("nginx") is not None,
+        # Connections to the instances are kept by a few lines of Lua.
+        "libnginx-mod-http-lua": LUA_MODULE.exists(),
         # The base of the images where no container registry answers.
         "debootstrap": find_tool("debootstrap") is not None,
     }

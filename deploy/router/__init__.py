@@ -71,7 +71,8 @@ class RouterConfig:
 
     `directory` is the router's own: pid, cache, temporary files and pages. Without a certificate
     it speaks plain http; `scheme` is what the browser speaks. Whom the gateway tells
-    `sign_in_verdict` is led to `sign_in_path`, with the path to come back to after a `?`.
+    `sign_in_verdict` is led to `sign_in_path`, with the path to come back to after a `?`. `modules`
+    are those that bring Lua, where nginx has it not built in.
     """
 
     listen: Sequence[str]
@@ -91,6 +92,7 @@ class RouterConfig:
     sign_in_path: str
     sign_in_verdict: str
     pages: Sequence[Page]
+    modules: Sequence[str] = ()
     user: str = ""
     group: str = ""
     local: bool = False

@@ -234,7 +234,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- where containers would be -------------------------------------------------------------------
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     upstream: "Upstream"
 
@@ -245,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "router"
 
     def _answer(self) -> None:
-        answer = self.upstream.answers.get(self.path.split("?")[0], _Handler.echo)
+        answer = self.upstream.answers.get(self.path.split("?")[0], Handler.echo)
         answer(self)
 
     do_GET = do_HEAD = do_POST = do_PUT = _answer
@@ -274,9 +274,20 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def __init__(self, path: str, handler: type[Handler]) -> None:
+        super().__init__(path, handler)
+        self.connections: list[socket.socket] = []
+
     def get_request(self) -> tuple[socket.socket, Any]:
         request, _ = super().get_request()
+        self.connections.append(request)
         return request, ("router", 0)
+
+    def hang_up(self) -> None:
+        """End the connections that the router keeps, as a process that ends does."""
+        for kept in self.connections:
+            with contextlib.suppress(OSError):  # closed already
+                kept.shutdown(socket.SHUT_RDWR)
 
 
 class Upstream:
@@ -288,7 +299,7 @@ class Upstream:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: dict[str, Callable[[Any], None]] = {}
-        handler = type("Handler", (_Handler,), {"upstream": self})
+        handler = type("Handler", (Handler,), {"upstream": self})
         self._server = _Server(str(path), handler)
         path.chmod(0o666)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -298,10 +309,20 @@ class Upstream:
     def endpoint(self) -> str:
         return f"unix:{self.path}"
 
+    @property
+    def connections(self) -> int:
+        """How many connections the router has made to it so far."""
+        return len(self._server.connections)
+
+    def hang_up(self) -> None:
+        """End the connections that the router keeps to it."""
+        self._server.hang_up()
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._server.hang_up()
         self.path.unlink()
 
 

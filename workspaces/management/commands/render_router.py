@@ -52,6 +52,7 @@ def config() -> RouterConfig:
         sign_in_path=START,
         sign_in_verdict=Verdict.SIGN_IN,
         pages=gateway_pages.PAGES,
+        modules=settings.ROUTER_MODULES,
         user=settings.ROUTER_USER,
         group=settings.ROUTER_GROUP or settings.ROUTER_USER,
         local=settings.LOCAL,
