@@ -229,11 +229,11 @@ def _request(instance: Instance, kind: str, **changes: Any) -> None:
     wakeup.after_commit(instance.pk)
 
 
-def _note(instance: Instance, kind: str, **event: Any) -> None:
+def _note(instance: Instance, kind: str, *, step: bool = False, **event: Any) -> None:
     InstanceEvent.objects.create(
         instance_id=instance.pk, generation=instance.generation, kind=kind, **event
     )
-    notify.send(instance.pk)
+    notify.send(instance.pk, step=step)
 
 
 # --- reports of the worker that holds the lease -------------------------------------------------
@@ -279,7 +279,8 @@ def record_observation(lease: Lease, instance: Instance, seen: Observation) -> N
         return
     with transaction.atomic():
         _report(lease, instance, **changes)
-        notify.send(instance.pk)
+        # What was ready and is not any more concerns more people than those who watch.
+        notify.send(instance.pk, step="ready" not in changes)
 
 
 def record_lost(lease: Lease, instance: Instance, seen: Observation, message: str) -> None:
@@ -327,7 +328,7 @@ def record_done(
     """Write that an action succeeded, and what the engine says since, if it was asked."""
     with transaction.atomic():
         _report(lease, instance, **(_news(instance, seen) if seen else {}))
-        _note(instance, kind, duration_ms=duration_ms)
+        _note(instance, kind, duration_ms=duration_ms, step=True)
 
 
 def record_failing(lease: Lease, instance: Instance, kind: str, message: str) -> None:

@@ -20,19 +20,22 @@ from django.db import connection
 logger = logging.getLogger(__name__)
 
 CHANNEL = "instance"
+# Behind an instance's id: it came one step further, which matters to those who watch it only.
+_STEP = " step"
 LOOK_AGAIN_SECONDS = 1.0
 
 T = TypeVar("T")
 
 
-def send(instance_id: UUID | str) -> None:
-    """Tell everybody who waits, when the transaction commits."""
+def send(instance_id: UUID | str, *, step: bool = False) -> None:
+    """Tell everybody who waits, when the transaction commits; of a `step` only those who watch."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, str(instance_id)])
+        payload = f"{instance_id}{_STEP}" if step else str(instance_id)
+        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
 
 
 class _Listener:
-    """One thread that listens, and the events of those who wait, by instance id."""
+    """One thread that listens, and the events of those who wait, by what they wait for."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -48,22 +51,24 @@ class _Listener:
         threading.Thread(target=self._run, name="notify", daemon=True).start()
 
     @contextmanager
-    def subscribe(self, instance_id: str) -> Iterator[threading.Event]:
+    def subscribe(self, *payloads: str) -> Iterator[threading.Event]:
         event = threading.Event()
         with self._lock:
-            self._waiting[instance_id].add(event)
+            for payload in payloads:
+                self._waiting[payload].add(event)
         self._listening.wait(LOOK_AGAIN_SECONDS)
         try:
             yield event
         finally:
             with self._lock:
-                self._waiting[instance_id].discard(event)
-                if not self._waiting[instance_id]:
-                    del self._waiting[instance_id]
+                for payload in payloads:
+                    self._waiting[payload].discard(event)
+                    if not self._waiting[payload]:
+                        del self._waiting[payload]
 
-    def _wake(self, instance_id: str) -> None:
+    def _wake(self, payload: str) -> None:
         with self._lock:
-            for event in self._waiting.get(instance_id, ()):
+            for event in self._waiting.get(payload, ()):
                 event.set()
 
     def _run(self) -> None:
@@ -102,14 +107,20 @@ def _lend_connection() -> None:
 
 
 def wait_until(
-    instance_id: UUID | str, predicate: Callable[[], T | None], timeout: float
+    instance_id: UUID | str,
+    predicate: Callable[[], T | None],
+    timeout: float,
+    *,
+    steps: bool = True,
 ) -> T | None:
     """Return the predicate's first truthy value, or None after `timeout` seconds.
 
-    The predicate is asked at once, and again whenever the instance changes.
+    The predicate is asked at once, and again whenever the instance changes; without `steps` not
+    when it only came one step further.
     """
     deadline = time.monotonic() + timeout
-    with _get_listener().subscribe(str(instance_id)) as changed:
+    payloads = [str(instance_id), f"{instance_id}{_STEP}"][: 2 if steps else 1]
+    with _get_listener().subscribe(*payloads) as changed:
         while True:
             changed.clear()
             if result := predicate():

@@ -64,6 +64,7 @@ def health(instance: Instance, endpoint: str, timeout: float = 5.0) -> Health:
     """
     connection = open_connection(endpoint, timeout)
     try:
+        connection.connect()  # first: while it starts, nobody is there for most of the time
         token = tokens.probe_token(instance)
         connection.request("GET", HEALTH_PATH, headers={tokens.HEADER: token})
         response = connection.getresponse()

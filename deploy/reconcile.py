@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from django.conf import settings
@@ -40,26 +40,27 @@ def reconcile(instance_id: UUID | str) -> bool:
         return False
     with lease, StartSlot() as slot:
         try:
-            while not _step(lease, slot):
-                pass
+            _converge(lease, slot)
         except LeaseLost:
             logger.warning("lost the lease of %s in mid-step", instance_id)
     return True
 
 
-def _step(lease: Lease, slot: StartSlot) -> bool:
-    """Do one action. True when there is nothing to do now and nobody asked for more meanwhile."""
-    instance = lease.load()
-    try:
-        seen = _look(lease, instance, get_engine())
-        action = _next_action(lease, instance, seen) if seen else Action.NOTHING
-        if seen and action is not Action.NOTHING:
-            _act(Work(lease, instance, slot, seen), action)
-            return False
-    except LeaseLost:
-        lease.load()  # raises again unless only the generation was stale: then look afresh
-        return False
-    return lease.release(instance.revision)
+def _converge(lease: Lease, slot: StartSlot) -> None:
+    """Go round until there is nothing to do now, and nobody asked for more meanwhile."""
+    known: Observation | None = None  # what the last action has just heard from the engine
+    while True:
+        instance = lease.load()
+        try:
+            seen = known or _look(lease, instance, get_engine())
+            known = None
+            action = _next_action(lease, instance, seen) if seen else Action.NOTHING
+            if seen and action is not Action.NOTHING:
+                known = _act(Work(lease, instance, slot, seen), action)
+            elif lease.release(instance.revision):
+                return
+        except LeaseLost:
+            lease.load()  # raises again unless only the generation was stale: then look afresh
 
 
 def _must_wait(instance: Instance) -> bool:
@@ -180,9 +181,10 @@ class Work:
         return round((time.monotonic() - self.started) * 1000)
 
 
-def _act(work: Work, action: Action) -> None:
+def _act(work: Work, action: Action) -> Observation | None:
+    """Do it; return what the engine says since, where that is known and written down already."""
     try:
-        ACTIONS[action](work)
+        return ACTIONS[action](work)
     except EngineRefused as error:
         _failed(work, action, f"The container engine refused to {_words(action)} it: {error}")
     except EngineError as error:
@@ -190,6 +192,7 @@ def _act(work: Work, action: Action) -> None:
         _failed(work, action, "The container engine did not do its work. We keep trying.")
     except ActionFailed as error:
         _failed(work, action, str(error))
+    return None
 
 
 def _words(action: Action) -> str:
@@ -223,34 +226,37 @@ def spec_of(instance: Instance) -> InstanceSpec:
     )
 
 
-def _create(work: Work) -> None:
+def _create(work: Work) -> Observation | None:
     if not work.slot.take():
-        return  # it had to wait: look afresh
+        return None  # it had to wait: look afresh
     get_engine().create(spec_of(work.instance))
     made = Observation(Observed.CREATED, generation=work.instance.generation)
     _done(work, Action.CREATE, made)
+    return made
 
 
-def _start(work: Work) -> None:
+def _start(work: Work) -> Observation | None:
     if not work.slot.take():
-        return
+        return None
     engine = get_engine()
     engine.start(work.name)
     seen = engine.observe(work.name)
     # One that has ended already is counted as lost by the next look.
-    _done(work, Action.START, seen if seen.observed is Observed.RUNNING else None)
+    running = seen if seen.observed is Observed.RUNNING else None
+    _done(work, Action.START, running)
+    return running
 
 
-def _await_ready(work: Work) -> None:
+def _await_ready(work: Work) -> Observation | None:
     if not work.slot.take():
-        return
+        return None
     engine = get_engine()
     seen = work.seen
     deadline = time.monotonic() + settings.START_TIMEOUT_SECONDS
     while not _answers(work.instance, seen.endpoint, time.monotonic() + LOOK_SECONDS):
         work.slot.give_back_if_slow()
         if _something_else_is_wanted(work):
-            return
+            return None
         seen = engine.observe(work.name)
         if seen.observed is not Observed.RUNNING:
             lifecycle.record_observation(work.lease, work.instance, seen)
@@ -261,6 +267,7 @@ def _await_ready(work: Work) -> None:
             raise ActionFailed("It started, but did not answer in time.")
     engine.seal(work.name)
     lifecycle.record_ready(work.lease, work.instance, seen, work.duration_ms)
+    return replace(seen, reachable=True)
 
 
 def _something_else_is_wanted(work: Work) -> bool:
@@ -313,7 +320,7 @@ def _purge(work: Work) -> None:
     lifecycle.record_purged(work.lease, work.instance, work.duration_ms)
 
 
-ACTIONS: Mapping[Action, Callable[[Work], None]] = {
+ACTIONS: Mapping[Action, Callable[[Work], Observation | None]] = {
     Action.CREATE: _create,
     Action.START: _start,
     Action.AWAIT_READY: _await_ready,

@@ -8,6 +8,7 @@ instead of polling.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from types import FrameType
@@ -20,6 +21,7 @@ def _stop_before_start(_signal: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Run until SIGTERM; exit 0 after a clean stop, 2 when the environment is not as agreed."""
     signal.signal(signal.SIGTERM, _stop_before_start)
+    gc.disable()  # until server.py has started: there is nothing to collect, and much to look at
     from cloudapp_workspace.environment import (  # noqa: PLC0415 - after the handler
         WrongEnvironment,
         read_environment,
