@@ -158,6 +158,7 @@ CELERY_TASK_ROUTES = {
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
+SPARES_SECONDS: float = env.float("SPARES_SECONDS", default=5.0)
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "deploy.tasks.sweep",
@@ -168,6 +169,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "deploy.tasks.put_idle_to_sleep",
         "schedule": env.float("IDLE_CHECK_SECONDS", default=30.0),
         "options": {"expires": 30},
+    },
+    "keep-spares": {
+        "task": "workspaces.tasks.keep_spares",
+        "schedule": SPARES_SECONDS,
+        "options": {"expires": SPARES_SECONDS},
     },
     "clear-expired": {
         "task": "workspaces.tasks.clear_expired",

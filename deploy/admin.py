@@ -63,12 +63,21 @@ class InstanceAdmin(ReadOnlyAdmin):
         "stop_reason",
         "observed",
         "ready",
+        "spare",
         "generation",
         "attempts",
         "last_used_at",
         "created_at",
     )
-    list_filter = ("desired", "observed", "stop_reason", "ready", TroubleFilter, "created_at")
+    list_filter = (
+        "desired",
+        "observed",
+        "stop_reason",
+        "ready",
+        "spare",
+        TroubleFilter,
+        "created_at",
+    )
     search_fields = ("id", "volume", "image__reference", "last_error")
     search_help_text = "An id, a volume, an image or an error"
     ordering = ("-created_at",)

@@ -23,7 +23,9 @@ def put_idle_to_sleep() -> None:
     idle_time = ExpressionWrapper(
         F("idle_seconds") * Value(timedelta(seconds=1)), output_field=DurationField()
     )
-    unused = Instance.objects.filter(desired=Desired.RUNNING, ready=True, idle_seconds__gt=0)
+    unused = Instance.objects.filter(
+        desired=Desired.RUNNING, ready=True, idle_seconds__gt=0, spare=False
+    )
     for instance in unused.annotate(idle_time=idle_time).filter(
         last_used_at__lt=now - F("idle_time")
     ):

@@ -8,7 +8,7 @@ notification, in one transaction.
 
 import secrets
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -41,15 +41,17 @@ class NotAllowed(Exception):
 # --- requests ----------------------------------------------------------------------------------
 
 
-def create(
-    image: Image,
-    *,
-    memory_mb: int = 512,
-    cpus: float = 1.0,
-    pids: int = 128,
-    internet: bool = False,
-    idle_seconds: int = 900,
-) -> Instance:
+class Limits(TypedDict, total=False):
+    """The part of a spec that says how much an instance may use; what is left out is usual."""
+
+    memory_mb: int
+    cpus: float
+    pids: int
+    internet: bool
+    idle_seconds: int
+
+
+def create(image: Image, *, spare: bool = False, **limits: Unpack[Limits]) -> Instance:
     """Make an instance that should run. The row is there before any container is."""
     instance_id = uuid4()
     return _add(
@@ -57,14 +59,26 @@ def create(
             id=instance_id,
             key=secrets.token_urlsafe(32),
             volume=f"{settings.NAMESPACE}-{instance_id}-data",
+            spare=spare,
             image=image,
-            memory_mb=memory_mb,
-            cpus=cpus,
-            pids=pids,
-            internet=internet,
-            idle_seconds=idle_seconds,
+            **limits,
         )
     )
+
+
+def claim_spare(image: Image, **limits: Unpack[Limits]) -> Instance | None:
+    """Return a spare of just this spec that is ready, now the caller's; None when there is none."""
+    with transaction.atomic():
+        ready = Instance.objects.select_for_update(skip_locked=True, of=("self",)).filter(
+            spare=True, desired=Desired.RUNNING, ready=True, image=image, **limits
+        )
+        instance = ready.order_by("created_at").first()
+        if instance is None:
+            return None
+        Instance.objects.filter(pk=instance.pk).update(spare=False, last_used_at=timezone.now())
+        _note(instance, "claimed")
+    instance.spare = False
+    return instance
 
 
 def succeed(instance_id: UUID | str) -> Instance:
@@ -210,7 +224,7 @@ def _add(instance: Instance) -> Instance:
     with transaction.atomic():
         instance.save(force_insert=True)
         _note(instance, "create_requested")
-        wakeup.after_commit(instance.pk)
+        wakeup.after_commit(instance.pk, somebody_waits=not instance.spare)
     return instance
 
 

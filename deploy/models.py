@@ -46,6 +46,9 @@ class Instance(models.Model):
     # Empty once a successor has taken it over.
     volume = models.CharField(max_length=120, blank=True, editable=False)
 
+    # Made ahead of time, for whoever comes next: nobody has claimed it yet.
+    spare = models.BooleanField(default=False, editable=False)
+
     # The spec. Changing it raises the generation.
     generation = models.PositiveIntegerField(default=1, editable=False)
     image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="instances")
@@ -107,6 +110,7 @@ class Instance(models.Model):
         ]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["desired", "observed"], name="instance_states"),
+            models.Index(fields=["created_at"], condition=Q(spare=True), name="spares"),
         ]
 
     def __str__(self) -> str:

@@ -52,6 +52,7 @@ class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "idle_seconds",
         "internet",
         "max_workspaces",
+        "spares",
         "used_by",
     )
     search_fields = ("name",)

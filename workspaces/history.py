@@ -96,7 +96,11 @@ def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
         Q(pk=workspace.instance_id) | Q(successors=workspace.instance_id)
     )
     events = (
-        InstanceEvent.objects.filter(instance__in=instances.order_by().values("pk"))
+        InstanceEvent.objects.filter(
+            instance__in=instances.order_by().values("pk"),
+            # What a spare did before somebody claimed it is nobody's history.
+            at__gte=workspace.created_at,
+        )
         .exclude(kind__in=_SAID_BY_DEEDS)
         .order_by()
         .annotate(what=F("kind"), more=F("message"), who_id=Value(None, IntegerField()))

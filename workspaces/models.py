@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from deploy.lifecycle import Limits
 from deploy.models import Instance
 from deploy.states import Status
 
@@ -23,6 +24,8 @@ class Plan(models.Model):
     idle_seconds = models.PositiveIntegerField("sleeps after idle seconds", default=900)
     internet = models.BooleanField("may reach the internet", default=False)
     max_workspaces = models.PositiveIntegerField("workspaces per owner", default=10)
+    # Each costs about 40 MiB of memory, and makes one new workspace come up at once.
+    spares = models.PositiveIntegerField("spares kept ready", default=2)
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [
@@ -33,6 +36,17 @@ class Plan(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def limits(self) -> Limits:
+        """What an instance of this plan may use."""
+        return Limits(
+            memory_mb=self.memory_mb,
+            cpus=self.cpus,
+            pids=self.pids,
+            internet=self.internet,
+            idle_seconds=self.idle_seconds,
+        )
 
 
 class Workspace(models.Model):

@@ -14,8 +14,9 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import lifecycle
+from deploy import lifecycle, spares
 from deploy.models import Image, Instance
+from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
 from workspaces import slugs
 from workspaces.models import Activity, Member, Plan, Role, Workspace
@@ -56,6 +57,12 @@ class NoImage(Refused):
 def default_image() -> Image | None:
     """Return the image that a new workspace gets, or None while there is none."""
     return Image.objects.filter(state=Image.State.READY).order_by("-built_at", "-id").first()
+
+
+def keep_spares() -> None:
+    """Have as many instances of the default plan ready as it says, for whoever comes next."""
+    image, plan = default_image(), default_plan()
+    spares.keep([Stock(plan.spares, image, plan.limits)] if image else [])
 
 
 def default_plan() -> Plan:
@@ -128,14 +135,8 @@ def _create(user: User, name: str, slug: str) -> Workspace:
     image = default_image()
     if image is None:
         raise NoImage
-    instance = lifecycle.create(
-        image,
-        memory_mb=plan.memory_mb,
-        cpus=plan.cpus,
-        pids=plan.pids,
-        internet=plan.internet,
-        idle_seconds=plan.idle_seconds,
-    )
+    instance = lifecycle.claim_spare(image, **plan.limits)
+    instance = instance or lifecycle.create(image, **plan.limits)
     workspace = Workspace.objects.create(name=name, slug=slug, plan=plan, instance=instance)
     Member.objects.create(workspace=workspace, user=user, role=Role.OWNER)
     _note(workspace, user, "created")

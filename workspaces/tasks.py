@@ -11,6 +11,12 @@ from workspaces.models import SignInCode, WorkspaceSession
 
 
 @shared_task
+def keep_spares() -> None:
+    """Make instances ahead of time, as many as the plan says."""
+    services.keep_spares()
+
+
+@shared_task
 def clear_expired() -> None:
     """Remove what lets nobody in any more: codes and sessions; give purged slugs back."""
     now = timezone.now()

@@ -3,6 +3,7 @@
 import re
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -91,6 +92,15 @@ class Customer:
         """The Cookie header that this browser sends to the workspace."""
         request = self.http.build_request("GET", self.address(slug))
         return request.headers.get("cookie", "")
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    """Return once `true()` is; raise RuntimeError when it is not after a minute."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not true():
+        if time.monotonic() > deadline:
+            raise RuntimeError("waited in vain: is the worker of the queue `later` running?")
+        time.sleep(0.05)
 
 
 def put_to_sleep(slug: str) -> None:

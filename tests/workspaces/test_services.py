@@ -13,7 +13,7 @@ from accounts.models import User
 from deploy.models import Image, Instance
 from deploy.states import Desired, Status, StopReason
 from tests import factories
-from workspaces import services
+from workspaces import history, services
 from workspaces.models import Activity, Member, Plan, Role, Workspace
 
 
@@ -38,6 +38,39 @@ def test_create_makes_workspace_owner_instance_and_record(owner: User) -> None:
         (owner, Role.OWNER)
     ]
     assert deeds(workspace) == ["created"]
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_new_workspace_takes_a_spare_that_fits_the_plan(owner: User) -> None:
+    Plan.objects.update(memory_mb=256, spares=2)
+    services.keep_spares()
+    assert [spare.memory_mb for spare in Instance.objects.filter(spare=True)] == [256, 256]
+    for spare in Instance.objects.filter(spare=True):
+        factories.set_status(spare, Status.RUNNING)
+        factories.add_event(spare, "await_ready", at=timezone.now() - timedelta(minutes=5))
+    workspace = services.create_workspace(owner, "Trees", "trees")
+    assert workspace.status is Status.RUNNING
+    assert not workspace.instance.spare
+    # What it did before belongs to nobody's history.
+    lines = history.entries(list(history.rows_of(workspace)))
+    assert [line.text for line in lines] == ["created the workspace"]
+    assert Instance.objects.filter(spare=True).count() == 1
+    services.keep_spares()
+    assert Instance.objects.filter(spare=True).count() == 2
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_plan_may_do_without_spares(owner: User) -> None:
+    Plan.objects.update(spares=0)
+    services.keep_spares()
+    assert not Instance.objects.exists()
+    assert services.create_workspace(owner, "Trees", "trees").status is Status.PROVISIONING
+
+
+def test_spares_wait_for_an_image(owner: User) -> None:
+    factories.make_plan()
+    services.keep_spares()
+    assert not Instance.objects.exists()
 
 
 @pytest.mark.usefixtures("ready")
