@@ -26,6 +26,10 @@ DEBUG: bool = env.bool("DEBUG", default=False)
 LOCAL: bool = env.bool("LOCAL", default=False)
 SECRET_KEY: str = env.str("SECRET_KEY", default="only-for-debugging" if DEBUG else "").strip()
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
+# What customers' secrets are encrypted with: the first encrypts, all decrypt.
+ENCRYPTION_KEYS: list[str] = env.list(
+    "ENCRYPTION_KEYS", default=[SECRET_KEY, *SECRET_KEY_FALLBACKS]
+)
 ROUTER_SECRET: str = env.str("ROUTER_SECRET", default="").strip()
 
 CLOUD_URL: str = env.str("CLOUD_URL", default="http://localhost:8000").rstrip("/")
@@ -158,6 +162,8 @@ CELERY_TASK_ROUTES = {
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
+# How soon a task that was lost is sent again, and a dead worker's change taken up.
+TAKE_UP_SECONDS: float = env.float("TAKE_UP_SECONDS", default=15.0)
 SPARES_SECONDS: float = env.float("SPARES_SECONDS", default=5.0)
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
@@ -174,6 +180,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "workspaces.tasks.keep_spares",
         "schedule": SPARES_SECONDS,
         "options": {"expires": SPARES_SECONDS},
+    },
+    "take-up": {
+        "task": "workspaces.tasks.take_up",
+        "schedule": TAKE_UP_SECONDS,
+        "options": {"expires": TAKE_UP_SECONDS, "queue": "later"},
+    },
+    "prune-images": {
+        "task": "workspaces.tasks.prune_images",
+        "schedule": 3600.0,
+        "options": {"expires": 3600},
     },
     "clear-expired": {
         "task": "workspaces.tasks.clear_expired",

@@ -44,6 +44,9 @@ class Builder(BaseBuilder, Protocol):
     ) -> str:
         """Build a tar of a Dockerfile and its files with no network; return the image's id."""
 
+    def remove_image(self, reference: str) -> None:
+        """Remove an image that no container uses. Removing what is gone is fine."""
+
     def run_once(self, reference: str, command: tuple[str, ...], timeout: float) -> RunResult:
         """Run a command instead of the image's own, hardened like an instance, and remove it.
 

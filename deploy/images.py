@@ -11,10 +11,12 @@ import fcntl
 import hashlib
 import io
 import json
+import logging
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +26,10 @@ from deploy.base_image import PYTHON, Base, BaseImageError, ensure_base
 from deploy.builder import Builder
 from deploy.engines.base import EngineError
 from deploy.models import Image
-from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_versions, normalized
+from deploy.locks import normalized
+from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_versions
+
+logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).parent / "workspace"
 REPOSITORY = "cloudapp-workspace"
@@ -32,6 +37,17 @@ SMOKE_COMMAND = ("/opt/workspace/bin/python", "-IB", "-m", "cloudapp_workspace.s
 SMOKE_SECONDS = 60.0
 OWN_PLUGIN = "cloudapp-workspace-plugin"
 DIGEST_LABEL = "cloudapp.image.digest"
+
+
+class BuildStep(StrEnum):
+    """What is done to have an image, in this order."""
+
+    FETCH = "fetch"
+    BUILD = "build"
+    CHECK = "check"
+
+
+OnStep = Callable[[BuildStep], None]
 
 
 class ImageError(Exception):
@@ -139,8 +155,12 @@ def ensure_default_image(builder: Builder, state_dir: Path) -> Image:
     return ensure_image(builder, default_lock(), state_dir)
 
 
-def ensure_image(builder: Builder, lock: str, state_dir: Path) -> Image:
+def ensure_image(
+    builder: Builder, lock: str, state_dir: Path, on_step: OnStep = lambda step: None
+) -> Image:
     """Return the ready image of a lock, building it when the engine has none. Raises ImageError.
+
+    `on_step` is told what begins; nothing when there is nothing to do.
 
     The row says "ready" only after the image has really started. A failure is kept in the row, and
     the next call tries again. The engine is asked every time: it may have lost what the row knows.
@@ -157,11 +177,22 @@ def ensure_image(builder: Builder, lock: str, state_dir: Path) -> Image:
         )
         try:
             if image.state != Image.State.READY or not builder.image_exists(inputs.reference):
-                _build_row(builder, image, inputs, lock, state_dir)
+                _build_row(builder, image, inputs, lock, state_dir, on_step)
         except (ImageError, WheelsError, EngineError) as error:
             _record(image, Image.State.FAILED, str(error))
             raise ImageError(str(error)) from error
     return image
+
+
+def remove(builder: Builder, image: Image) -> bool:
+    """Remove an image from the engine, unless a container still uses it. Return whether it went."""
+    try:
+        builder.remove_image(image.reference)
+    except EngineError as error:
+        logger.warning("%s is not removed: %s", image, error)
+        return False
+    _record(image, Image.State.PRUNED)
+    return True
 
 
 @contextmanager
@@ -174,14 +205,22 @@ def _only_one(state_dir: Path, inputs: ImageInputs) -> Iterator[None]:
         yield
 
 
-def _build_row(
-    builder: Builder, image: Image, inputs: ImageInputs, lock: str, state_dir: Path
+def _build_row(  # noqa: PLR0917 - each is another thing
+    builder: Builder,
+    image: Image,
+    inputs: ImageInputs,
+    lock: str,
+    state_dir: Path,
+    on_step: OnStep,
 ) -> None:
     _record(image, Image.State.BUILDING)
+    on_step(BuildStep.FETCH)
     architecture = inputs.values["architecture"]
     wheels = fetch_wheels(lock, architecture, PYTHON, state_dir / "wheels")
+    on_step(BuildStep.BUILD)
     if not builder.image_exists(inputs.reference):
         build_image(builder, inputs, lock, wheels)
+    on_step(BuildStep.CHECK)
     smoke_test(builder, inputs, wheels)
     _record(image, Image.State.READY)
 

@@ -104,6 +104,8 @@ def succeed(instance_id: UUID | str) -> Instance:
                 cpus=old.cpus,
                 pids=old.pids,
                 internet=old.internet,
+                secrets=old.secrets,
+                plugin_settings=old.plugin_settings,
                 idle_seconds=old.idle_seconds,
                 predecessor=old,
             )
@@ -178,7 +180,7 @@ def restart(instance_id: UUID | str) -> None:
 
 
 def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any) -> None:
-    """Change image, memory_mb, cpus, pids or internet. The generation tells old from new."""
+    """Change any part of the spec. The generation tells old from new."""
     with transaction.atomic():
         instance = Instance.objects.select_for_update().get(pk=instance_id)
         if instance.desired == Desired.ABSENT:
@@ -186,6 +188,11 @@ def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any)
         if kind == "restart" and instance.desired != Desired.RUNNING:
             raise NotAllowed("This workspace is not running: start it instead.")
         _request(instance, kind, generation=F("generation") + 1, **spec, **_FORGIVEN)
+
+
+def set_secrets(instance_id: UUID | str, sealed: dict[str, str]) -> None:
+    """Keep the secrets of an instance, each sealed by deploy.vault. The next container gets them."""
+    Instance.objects.filter(pk=instance_id).update(secrets=sealed)
 
 
 def want_absent(instance_id: UUID | str, purge_at: datetime) -> None:

@@ -24,6 +24,7 @@ class Image(models.Model):
         BUILDING = "building"
         READY = "ready"
         FAILED = "failed"
+        PRUNED = "pruned", "removed, for nothing uses it"
 
     digest = models.CharField(max_length=64, unique=True)
     reference = models.CharField(max_length=200, unique=True)
@@ -56,6 +57,10 @@ class Instance(models.Model):
     cpus = models.FloatField(default=1.0)
     pids = models.PositiveIntegerField(default=128)
     internet = models.BooleanField(default=False)
+    # Environment of the container by name, each value sealed by deploy.vault.
+    secrets = models.JSONField(default=dict, blank=True, editable=False)
+    # Settings of its plugins, {plugin: {option: value}}; a secret stands there as {"$env": name}.
+    plugin_settings = models.JSONField(default=dict, blank=True, editable=False)
     idle_seconds = models.PositiveIntegerField(default=900)
 
     # What we want.

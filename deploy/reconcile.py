@@ -1,5 +1,6 @@
 """Make an instance what it should be: observe, plan, act, until there is nothing left to do."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from deploy import leases, lifecycle, probe
+from deploy import leases, lifecycle, probe, vault
 from deploy.engines import get_engine
 from deploy.engines.base import Engine, EngineError, EngineRefused, InstanceSpec, Observation
 from deploy.leases import Lease, LeaseLost
@@ -190,7 +191,7 @@ def _act(work: Work, action: Action) -> Observation | None:
     except EngineError as error:
         logger.warning("the engine failed to %s %s: %s", action, work.name, error)
         _failed(work, action, "The container engine did not do its work. We keep trying.")
-    except ActionFailed as error:
+    except (ActionFailed, vault.Unreadable) as error:
         _failed(work, action, str(error))
     return None
 
@@ -219,9 +220,11 @@ def spec_of(instance: Instance) -> InstanceSpec:
         pids=instance.pids,
         internet=instance.internet,
         environment={
+            **vault.open_all(instance.secrets),
             "INSTANCE_ID": str(instance.pk),
             "INSTANCE_GENERATION": str(instance.generation),
             "INSTANCE_KEY": instance.key,
+            "INSTANCE_PLUGIN_SETTINGS": json.dumps(instance.plugin_settings),
         },
     )
 

@@ -11,78 +11,106 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable, Sequence
 from configparser import ConfigParser
 from pathlib import Path
+
+from deploy.locks import Lock, Pin, normalized, parse, text_of
 
 PIP_SECONDS = 600
 # What the bases (Debian trixie, glibc 2.41) run; newest first.
 _GLIBC = ("2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17")
-
-_REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
-_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+# pip's words for a file whose hash is not the locked one.
+_CHANGED = re.compile(
+    r"DO NOT MATCH THE HASHES.*?\n\s+(\S+?)(?: from \S+)?(?: \([^)]*\))?:?\n\s+Expected sha256",
+    re.DOTALL,
+)
 
 
 class WheelsError(Exception):
     """The wheels cannot be had, or are not what the lock says; the text says why."""
 
 
-def normalized(name: str) -> str:
-    """A package name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def locked_versions(lock: str) -> dict[str, str]:
     """The packages of a lock: normalized name -> version."""
-    return {normalized(name): version for name, version in _REQUIREMENT.findall(lock)}
+    return {name: pin.version for name, pin in parse(lock).items()}
 
 
 def fetch_wheels(lock: str, architecture: str, python: str, cache: Path) -> list[Path]:
-    """Return one verified wheel per locked package, downloading when the cache lacks the set.
+    """Return one verified wheel per locked package, downloading those that the cache lacks.
 
     `architecture` is the kernel's word (x86_64), `python` a version such as 3.13.
     Raises WheelsError.
     """
-    key = hashlib.sha256(f"{architecture}\n{python}\n{lock}".encode()).hexdigest()
-    directory = cache / key[:32]
-    if not directory.is_dir():
-        _download(lock, architecture, python, directory)
-    try:
-        return verified(lock, directory)
-    except WheelsError:
-        # Half a set or a changed one heals itself the next time.
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
+    pins = parse(lock)
+    shelf = _shelf(cache, architecture, python)
+    missing = [pin for pin in pins.values() if _cached(pin, shelf) is None]
+    if missing:
+        _download(missing, architecture, python, shelf)
+    wheels = {name: _cached(pin, shelf) for name, pin in pins.items()}
+    if lost := sorted(name for name, wheel in wheels.items() if wheel is None):
+        raise WheelsError(f"Not fetched: {', '.join(lost)}")
+    return sorted((wheel for wheel in wheels.values() if wheel), key=lambda wheel: wheel.name)
 
 
-def _download(lock: str, architecture: str, python: str, directory: Path) -> None:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix="fetching-") as scratch:
-        requirements = Path(scratch, "requirements.txt")
-        requirements.write_text(lock)
-        wheels = Path(scratch, "wheels")
+def keep_wheels(wheels: Iterable[Path], architecture: str, python: str, cache: Path) -> None:
+    """Put wheels that no index has, our own, where `fetch_wheels` looks first."""
+    for wheel in wheels:
+        _put(wheel, _shelf(cache, architecture, python))
+
+
+def _shelf(cache: Path, architecture: str, python: str) -> Path:
+    """Where the wheels for one kind of machine lie, each in a directory named by its sha256."""
+    return cache / f"{architecture}-{python}"
+
+
+def _cached(pin: Pin, shelf: Path) -> Path | None:
+    """The wheel of a pin, if it is there. One that was changed since is removed."""
+    for digest in pin.hashes:
+        for wheel in (shelf / digest).glob("*.whl"):
+            if _sha256(wheel) == digest:
+                return wheel
+            wheel.unlink(missing_ok=True)
+    return None
+
+
+def _put(wheel: Path, shelf: Path) -> None:
+    """Copy a wheel to its place, in one piece: others may be reading there."""
+    place = shelf / _sha256(wheel) / wheel.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=shelf, prefix="putting-") as scratch:
+        Path(shutil.copy(wheel, scratch)).replace(place)
+
+
+def _download(pins: Sequence[Pin], architecture: str, python: str, shelf: Path) -> None:
+    shelf.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=shelf, prefix="fetching-") as scratch:
+        requirements, wheels = Path(scratch, "requirements.txt"), Path(scratch, "wheels")
+        requirements.write_text(text_of(pins))
         _pip(pip_command(requirements, wheels, architecture, python))
-        verified(lock, wheels)
-        try:
-            wheels.rename(directory)
-        except OSError:
-            # Somebody else was faster with the same set; theirs is as good.
-            if not directory.is_dir():
-                raise
+        for wheel in verified(text_of(pins), wheels):
+            _put(wheel, shelf)
 
 
 def pip_command(requirements: Path, target: Path, architecture: str, python: str) -> list[str]:
     """The download for a machine that is not this one: another Python, perhaps another CPU."""
-    tags = [f"manylinux_{version}_{architecture}" for version in _GLIBC]
-    platforms = [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{architecture}")]
     return [
         sys.executable,
         *("-m", "pip", "download"),
         *("--disable-pip-version-check", "--no-input", "--quiet"),
-        *("--only-binary=:all:", "--require-hashes", "--no-deps"),
-        *("--implementation=cp", f"--python-version={python}", *platforms),
+        *("--require-hashes", "--no-deps"),
+        *platform_options(architecture, python),
         f"--dest={target}",
         f"--requirement={requirements}",
     ]
+
+
+def platform_options(architecture: str, python: str) -> list[str]:
+    """What tells pip which wheels run in our images. Never source code: building it would run it."""
+    tags = [f"manylinux_{version}_{architecture}" for version in _GLIBC]
+    platforms = [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{architecture}")]
+    options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
+    return [*options, *platforms]
 
 
 def _pip(command: list[str]) -> None:
@@ -93,6 +121,11 @@ def _pip(command: list[str]) -> None:
     except subprocess.TimeoutExpired as error:
         raise WheelsError(f"pip did not fetch the packages in {PIP_SECONDS} s.") from error
     if done.returncode != 0:
+        if changed := _CHANGED.search(done.stderr + done.stdout):
+            raise WheelsError(
+                f"{changed[1]} is not the file that was approved: the package index has another one "
+                "under the same name and version (its sha256 differs). Nothing was installed."
+            )
         errors = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
         raise WheelsError("pip could not fetch the packages:\n" + "\n".join(errors[-8:]))
 
@@ -100,14 +133,24 @@ def _pip(command: list[str]) -> None:
 def verified(lock: str, directory: Path) -> list[Path]:
     """The wheels in a directory, when they are exactly the ones locked. Raises WheelsError."""
     wheels = sorted(directory.glob("*.whl"))
-    allowed = set(_HASH.findall(lock))
-    changed = [wheel.name for wheel in wheels if _sha256(wheel) not in allowed]
+    pins = parse(lock)
+    changed = [wheel.name for wheel in wheels if not _is_locked(wheel, pins)]
     if changed:
         raise WheelsError(f"Not what the lock says: {', '.join(changed)}")
-    found = {normalized(wheel.name.split("-")[0]) for wheel in wheels}
-    if missing := locked_versions(lock).keys() - found:
+    found = {package_of(wheel) for wheel in wheels}
+    if missing := pins.keys() - found:
         raise WheelsError(f"Not fetched: {', '.join(sorted(missing))}")
     return wheels
+
+
+def package_of(wheel: Path) -> str:
+    """The normalized name of the package in a wheel, by the file's name."""
+    return normalized(wheel.name.split("-")[0])
+
+
+def _is_locked(wheel: Path, pins: Lock) -> bool:
+    pin = pins.get(package_of(wheel))
+    return pin is not None and _sha256(wheel) in pin.hashes
 
 
 def _sha256(path: Path) -> str:
@@ -117,7 +160,7 @@ def _sha256(path: Path) -> str:
 
 def datasette_plugins(wheels: list[Path]) -> frozenset[str]:
     """The packages among these that Datasette loads as plugins, by normalized name."""
-    return frozenset(normalized(w.name.split("-")[0]) for w in wheels if _is_plugin(w))
+    return frozenset(package_of(wheel) for wheel in wheels if _is_plugin(wheel))
 
 
 def _is_plugin(wheel: Path) -> bool:

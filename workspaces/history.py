@@ -29,6 +29,7 @@ DEED_WORDS: Mapping[str, str] = {
     "restarted": "restarted it",
     "deleted": "deleted the workspace",
     "restored": "brought the workspace back",
+    "changed_plugins": "changed the plugins",
 }
 
 # Requests that people make through services: the Activity beside them already says who and what.
@@ -47,6 +48,8 @@ EVENT_WORDS: Mapping[str, str] = {
     "stop_idle": "Went to sleep: nobody used it for a while",
     "stop_operator": "The operators suspended it",
     "change_spec": "The operators changed what it may use",
+    "change_plugins": "Changed over to the new set of plugins",
+    "roll_back": "Went back to the old set of plugins",
     "create": "Made the container",
     "start": "Started the container",
     "await_ready": "Ready: it answered",

@@ -19,7 +19,7 @@ from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
 from workspaces import slugs
-from workspaces.models import Activity, Member, Plan, Role, Workspace
+from workspaces.models import Activity, Member, Plan, Release, Role, Workspace
 
 MAX_NAME = 80
 
@@ -56,7 +56,9 @@ class NoImage(Refused):
 
 def default_image() -> Image | None:
     """Return the image that a new workspace gets, or None while there is none."""
-    return Image.objects.filter(state=Image.State.READY).order_by("-built_at", "-id").first()
+    release = Release.objects.filter(is_default=True).select_related("image").first()
+    image = release.image if release else None
+    return image if image and image.state == Image.State.READY else None
 
 
 def keep_spares() -> None:
@@ -137,7 +139,13 @@ def _create(user: User, name: str, slug: str) -> Workspace:
         raise NoImage
     instance = lifecycle.claim_spare(image, **plan.limits)
     instance = instance or lifecycle.create(image, **plan.limits)
-    workspace = Workspace.objects.create(name=name, slug=slug, plan=plan, instance=instance)
+    workspace = Workspace.objects.create(
+        name=name,
+        slug=slug,
+        plan=plan,
+        release=Release.objects.get(is_default=True),
+        instance=instance,
+    )
     Member.objects.create(workspace=workspace, user=user, role=Role.OWNER)
     _note(workspace, user, "created")
     return workspace

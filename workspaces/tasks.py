@@ -1,13 +1,16 @@
-"""Work of the workspaces that nobody waits for."""
+"""Work of the workspaces that nobody waits for. Losing or doubling a task does no harm."""
 
 from importlib import import_module
 
-from celery import shared_task
+from celery import current_app, shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from workspaces import services
-from workspaces.models import SignInCode, WorkspaceSession
+from deploy.base_image import PYTHON
+from deploy.engines import get_builder
+from deploy.index import Target
+from workspaces import catalogue, changes, releases, services
+from workspaces.models import Approval, Change, Plugin, SignInCode, WorkspaceSession
 
 
 @shared_task
@@ -24,3 +27,57 @@ def clear_expired() -> None:
     WorkspaceSession.objects.filter(expires_at__lt=now).delete()
     services.release_purged()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
+
+
+def _target() -> Target:
+    return Target(get_builder().architecture(), PYTHON)
+
+
+@shared_task
+def read_plugin(pk: int) -> None:
+    """Read what the package index says of a plugin."""
+    plugin = Plugin.objects.filter(pk=pk, state=Plugin.State.READING).first()
+    if plugin:
+        catalogue.read_plugin(plugin, _target())
+
+
+@shared_task
+def lock_approval(pk: int) -> None:
+    """Lock every file that an approved plugin needs."""
+    approvals = Approval.objects.select_related("plugin", "release")
+    approval = approvals.filter(pk=pk, state=Approval.State.LOCKING).first()
+    if approval:
+        catalogue.lock_approval(approval, _target())
+
+
+@shared_task
+def run_change(pk: int) -> None:
+    """Make a change of a workspace's plugins."""
+    changes.run(pk, get_builder())
+
+
+@shared_task
+def build_releases() -> None:
+    """Have the image of each release that is offered, with what is required."""
+    releases.build_all(get_builder())
+
+
+@shared_task
+def prune_images() -> None:
+    """Remove the images that nothing uses or may go back to."""
+    releases.prune(get_builder())
+
+
+@shared_task
+def take_up() -> None:
+    """Find work whose task was lost, and the worker that died at it."""
+    left = (
+        ("read_plugin", Plugin.objects.filter(state=Plugin.State.READING)),
+        ("lock_approval", Approval.objects.filter(state=Approval.State.LOCKING)),
+        ("run_change", Change.objects.filter(state=Change.State.OPEN)),
+    )
+    for task, rows in left:
+        for pk in rows.values_list("pk", flat=True):
+            current_app.send_task(
+                f"workspaces.tasks.{task}", [pk], expires=settings.TAKE_UP_SECONDS
+            )

@@ -100,6 +100,14 @@ class DockerImages:
         return built
 
     @translated
+    def remove_image(self, reference: str) -> None:
+        """Remove an image that no container uses."""
+        try:
+            self._client.remove_image(reference)
+        except ImageNotFound:
+            return
+
+    @translated
     def run_once(self, reference: str, command: tuple[str, ...], timeout: float) -> RunResult:
         """Run a command instead of the image's own, hardened like an instance, and remove it."""
         owned = "rw,nosuid,nodev,size=64m,uid=10001,gid=10001,mode=700"

@@ -84,6 +84,11 @@ def make_wheel(directory: Path, name: str, entry_points: str = "") -> Path:
     path = directory / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}.py", "")
+        info = f"{name}-1.0.dist-info"
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{info}/WHEEL", wheel)
+        archive.writestr(f"{info}/RECORD", "")
         if entry_points:
             archive.writestr(f"{name}-1.0.dist-info/entry_points.txt", entry_points)
     return path
@@ -108,16 +113,57 @@ def test_exactly_the_locked_wheels_are_accepted(tmp_path: Path) -> None:
         verified(lock, tmp_path)
 
 
-def test_a_changed_wheel_in_the_cache_is_refused_and_dropped(tmp_path: Path) -> None:
-    source = make_wheel(tmp_path / "source", "bird")
-    lock = lock_of(source)
-    key = hashlib.sha256(f"x86_64\n3.13\n{lock}".encode()).hexdigest()[:32]
-    cached = tmp_path / "cache" / key / source.name
-    cached.parent.mkdir(parents=True)
+def test_a_changed_wheel_in_the_cache_is_dropped_and_fetched_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_wheel(tmp_path / "mirror", "cloudapp_no_such_bird")
+    only_from(source.parent, monkeypatch)
+    lock, cache = lock_of(source), tmp_path / "cache"
+    [cached] = fetch_wheels(lock, "x86_64", "3.13", cache)
     cached.write_bytes(b"something else")
-    with pytest.raises(WheelsError, match="Not what the lock says"):
-        fetch_wheels(lock, "x86_64", "3.13", tmp_path / "cache")
+    [healed] = fetch_wheels(lock, "x86_64", "3.13", cache)
+    assert healed.read_bytes() == source.read_bytes()
+    cached.write_bytes(b"something else")
+    source.unlink()
+    with pytest.raises(WheelsError, match="could not fetch"):
+        fetch_wheels(lock, "x86_64", "3.13", cache)
     assert not cached.exists()
+
+
+def test_a_file_that_is_not_the_approved_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index has another file under the same name and version."""
+    source = make_wheel(tmp_path / "mirror", "cloudapp_no_such_bird")
+    only_from(source.parent, monkeypatch)
+    lock = lock_of(source)
+    make_wheel(tmp_path / "mirror", "cloudapp_no_such_bird", "[datasette]\nevil = evil\n")
+    with pytest.raises(WheelsError, match=r"cloudapp.no.such.bird==1\.0.* is not the file that was"):
+        fetch_wheels(lock, "x86_64", "3.13", tmp_path / "cache")
+
+
+def test_one_more_package_fetches_one_more_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make_wheel(tmp_path / "mirror", "cloudapp_no_such_bird")
+    two = make_wheel(tmp_path / "mirror", "cloudapp_no_such_cat")
+    only_from(one.parent, monkeypatch)
+    cache = tmp_path / "cache"
+    fetch_wheels(lock_of(one), "x86_64", "3.13", cache)
+    one.unlink()
+    fetched = fetch_wheels(lock_of(two) + "\n" + lock_of(fetched_one(cache)), "x86_64", "3.13", cache)
+    assert [wheel.name for wheel in fetched] == [one.name, two.name]
+
+
+def fetched_one(cache: Path) -> Path:
+    [wheel] = cache.rglob("*.whl")
+    return wheel
+
+
+def only_from(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have pip know this directory of wheels and nothing else."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
 
 
 def test_wheels_come_with_the_hosts_own_pip_settings(

@@ -11,6 +11,7 @@ from django.utils import timezone
 from deploy.lifecycle import Limits
 from deploy.models import Instance
 from deploy.states import Status
+from workspaces.models.catalogue import Approval, Release
 
 
 class Plan(models.Model):
@@ -56,6 +57,9 @@ class Workspace(models.Model):
     name = models.CharField(max_length=80)
     slug = models.SlugField(max_length=40)
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="workspaces")
+    release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="workspaces")
+    # What its owners switched on; what is required is in every image anyway.
+    plugins = models.ManyToManyField(Approval, related_name="workspaces", blank=True)
     instance = models.OneToOneField(Instance, on_delete=models.PROTECT, related_name="workspace")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     # Deletion was asked for; until the instance is purged it can be undone.

@@ -1,0 +1,339 @@
+"""Change a workspace's set of plugins: build what is wanted, and switch over only when it works.
+
+    request()  what an owner (or an operator) asks for; checks who may have what
+    run()      in a worker: resolve, fetch, build, check, switch over; each step is in the row
+
+Whatever fails before the switch leaves the instance untouched. A new container that does not come
+up is replaced by the old image again. A worker that dies is followed by another one, which begins
+anew: every step finds what is there already.
+"""
+
+import fcntl
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from celery import current_app
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from accounts.models import User
+from deploy import images, lifecycle, locks, notify, vault
+from deploy.builder import Builder
+from deploy.images import BuildStep, ImageError
+from deploy.models import Image, Instance
+from deploy.states import Desired
+from workspaces import sets
+from workspaces.models import Activity, Approval, Change, Release, Step, Workspace
+from workspaces.services import Refused
+
+logger = logging.getLogger(__name__)
+
+# A container of the new image that failed so often does not work; once may have been a hiccup.
+SWITCH_ATTEMPTS = 2
+
+
+class ChangeFailed(Exception):
+    """A change cannot be made. The text names the cause, for the owner."""
+
+
+# --- asking --------------------------------------------------------------------------------------
+
+
+def request(
+    workspace: Workspace,
+    by: User | None,
+    names: Iterable[str],
+    *,
+    secrets: Mapping[str, str] | None = None,
+    release: Release | None = None,
+) -> Change:
+    """Ask for just these plugins, by name; a worker does it. Raises Refused.
+
+    `secrets` are the values that the plugins need and the workspace has not got yet.
+    """
+    release = release or workspace.release
+    names = set(names)
+    wanted = [a for a in sets.available(workspace, release) if a.plugin.name in names]
+    if unknown := sorted(names - sets.names_of(wanted)):
+        raise Refused(f"This workspace may not use {', '.join(unknown)}.")
+    _refuse_conflicts(release, wanted)
+    try:
+        with transaction.atomic():
+            set_secrets(workspace, secrets or {})
+            if missing := sets.missing_secrets(workspace, wanted):
+                raise Refused(f"Still needed: {', '.join(missing)}.")
+            return _open(workspace, by, release, wanted)
+    except IntegrityError as error:
+        if "one_open_change" not in str(error):
+            raise
+    raise Refused("Another change is under way. Wait until it is done, then try again.")
+
+
+def _refuse_conflicts(release: Release, wanted: Iterable[Approval]) -> None:
+    try:
+        sets.lock_of(release, wanted)
+    except locks.Conflict as conflict:
+        raise Refused(str(conflict)) from conflict
+
+
+def _open(
+    workspace: Workspace, by: User | None, release: Release, wanted: list[Approval]
+) -> Change:
+    current = Workspace.objects.select_related("instance", "release").get(pk=workspace.pk)
+    if current.deleted_at is not None:
+        raise Refused("This workspace is deleted. Bring it back first.")
+    change = Change.objects.create(
+        workspace=current,
+        by=by,
+        release=release,
+        old_release=current.release,
+        old_image_id=current.instance.image_id,
+    )
+    change.wanted.set(wanted)
+    change.old_plugins.set(current.plugins.all())
+    _tell(change)
+    transaction.on_commit(partial(send, change.pk))
+    return change
+
+
+def send(pk: int) -> None:
+    """Wake the worker up for a change. Losing the call loses nothing: the beat looks for more."""
+    with suppress(Exception):  # whatever the broker's client raises
+        current_app.send_task("workspaces.tasks.run_change", [pk], queue="later")
+
+
+def roll_back(workspace: Workspace, by: User | None) -> Change:
+    """Ask for the set that was there before the last change that was made. Raises Refused."""
+    last = last_done(workspace)
+    if last is None:
+        raise Refused("There is nothing to go back to.")
+    old = [approval.plugin.name for approval in last.old_plugins.select_related("plugin")]
+    return request(workspace, by, old, release=last.old_release)
+
+
+def last_done(workspace: Workspace) -> Change | None:
+    """Return the last change that was made, if there is one to go back from."""
+    return workspace.changes.filter(state=Change.State.DONE).first()
+
+
+def open_change(workspace: Workspace) -> Change | None:
+    """Return the change that is under way."""
+    return workspace.changes.filter(state=Change.State.OPEN).first()
+
+
+# --- secrets -------------------------------------------------------------------------------------
+
+
+def set_secrets(workspace: Workspace, values: Mapping[str, str]) -> None:
+    """Keep some secrets; an empty value leaves the old one as it is. Used from the next start on."""
+    given = {name: vault.seal(value) for name, value in values.items() if value}
+    if given:
+        _save_secrets(workspace, lambda kept: {**kept, **given})
+
+
+def remove_secret(workspace: Workspace, name: str) -> None:
+    """Forget a secret."""
+    _save_secrets(workspace, lambda kept: {k: v for k, v in kept.items() if k != name})
+
+
+def _save_secrets(workspace: Workspace, change: Any) -> None:
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=workspace.instance_id)
+        lifecycle.set_secrets(instance.pk, change(instance.secrets))
+        workspace.instance.secrets = change(instance.secrets)
+
+
+# --- doing, in a worker --------------------------------------------------------------------------
+
+
+def run(pk: int, builder: Builder) -> None:
+    """Make a change, from wherever it is to its end. Does nothing where another worker is at it."""
+    with _only_one(pk) as mine:
+        change = _load(pk) if mine else None
+        if change is None:
+            return
+        try:
+            _switch(change, _built(change, builder))
+        except ChangeFailed as error:
+            _finish(change, Change.State.FAILED, str(error))
+        except lifecycle.NotAllowed as error:
+            _finish(change, Change.State.FAILED, str(error))
+
+
+@contextmanager
+def _only_one(pk: int) -> Iterator[bool]:
+    """One worker at a time; the lock goes with the process that holds it, however that ends."""
+    directory = Path(settings.STATE_DIR) / "changes"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / f"{pk}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _load(pk: int) -> Change | None:
+    related = ("workspace__instance", "workspace__plan", "release", "old_release", "old_image")
+    return Change.objects.filter(pk=pk, state=Change.State.OPEN).select_related(*related).first()
+
+
+def _built(change: Change, builder: Builder) -> Image:
+    """Return the image that is wanted, built and tried out. Raises ChangeFailed."""
+    with _step(change, Step.RESOLVE):
+        lock = _resolved(change)
+    steps = {
+        BuildStep.FETCH: Step.FETCH,
+        BuildStep.BUILD: Step.BUILD,
+        BuildStep.CHECK: Step.CHECK,
+    }
+    clock = _Clock(change)
+    try:
+        image = images.ensure_image(
+            builder, lock, settings.STATE_DIR, on_step=lambda step: clock.begin(steps[step])
+        )
+    except ImageError as error:
+        raise ChangeFailed(str(error)) from error
+    clock.end()
+    Change.objects.filter(pk=change.pk).update(image=image)
+    return image
+
+
+def _resolved(change: Change) -> str:
+    """Return the lock of the set; asks once more who may have what, for a grant may be gone."""
+    wanted = list(change.wanted.select_related("plugin"))
+    allowed = set(sets.available(change.workspace, change.release).values_list("pk", flat=True))
+    if refused := [a.plugin.name for a in wanted if a.pk not in allowed]:
+        raise ChangeFailed(f"This workspace may not use {', '.join(refused)} any more.")
+    try:
+        return sets.lock_of(change.release, wanted)
+    except locks.Conflict as conflict:
+        raise ChangeFailed(str(conflict)) from conflict
+
+
+def _switch(change: Change, image: Image) -> None:
+    """Have the instance run the new image; back to the old one when it does not come up."""
+    workspace = change.workspace
+    wanted = list(change.wanted.select_related("plugin"))
+    clock = _Clock(change)
+    clock.begin(Step.SWITCH)
+    spec = sets.spec_of(workspace, wanted)
+    before = Instance.objects.get(pk=workspace.instance_id)
+    lifecycle.change_spec(
+        before.pk,
+        "change_plugins",
+        image=image,
+        internet=spec.internet,
+        plugin_settings=spec.plugin_settings,
+    )
+    if words := _trouble(before.pk):
+        lifecycle.change_spec(
+            before.pk,
+            "roll_back",
+            image=change.old_image,
+            internet=before.internet,
+            plugin_settings=before.plugin_settings,
+        )
+        _finish(change, Change.State.ROLLED_BACK, words)
+        return
+    clock.end()
+    with transaction.atomic():
+        workspace.plugins.set(wanted)
+        Workspace.objects.filter(pk=workspace.pk).update(release=change.release)
+        _note(change)
+        _finish(change, Change.State.DONE)
+
+
+def _trouble(instance_id: Any) -> str:
+    """Wait until the instance runs as it should; return what is wrong with it, else nothing.
+
+    One that is not meant to run gets the new image at its next start.
+    """
+
+    def settled() -> Instance | None:
+        instance = Instance.objects.get(pk=instance_id)
+        up = instance.ready and instance.observed_generation == instance.generation
+        over = instance.desired != Desired.RUNNING or instance.attempts >= SWITCH_ATTEMPTS
+        return instance if up or over else None
+
+    seconds = settings.START_TIMEOUT_SECONDS + settings.STOP_TIMEOUT_SECONDS + 10
+    instance = notify.wait_until(instance_id, settled, seconds)
+    if instance is None:
+        return "It did not come up in time with the new set, so that the old one is back."
+    if instance.attempts >= SWITCH_ATTEMPTS:
+        return f"It did not come up with the new set, so that the old one is back. {_why(instance)}"
+    return ""
+
+
+def _why(instance: Instance) -> str:
+    return instance.last_error
+
+
+# --- what people watch ---------------------------------------------------------------------------
+
+
+class _Clock:
+    """Writes down which step is under way and how long those before it took."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+        self._step: Step | None = None
+        self._began = 0.0
+
+    def begin(self, step: Step) -> None:
+        self.end()
+        self._step, self._began = step, time.monotonic()
+        self._change.step = step
+        _save(self._change, "step")
+
+    def end(self) -> None:
+        if self._step is not None:
+            taken = round((time.monotonic() - self._began) * 1000)
+            self._change.durations[self._step.value] = taken
+            _save(self._change, "durations")
+            self._step = None
+
+
+@contextmanager
+def _step(change: Change, step: Step) -> Iterator[None]:
+    clock = _Clock(change)
+    clock.begin(step)
+    yield
+    clock.end()
+
+
+def _save(change: Change, *fields: str) -> None:
+    with transaction.atomic():
+        change.save(update_fields=fields)
+        _tell(change)
+
+
+def _tell(change: Change) -> None:
+    notify.send(change.workspace.instance_id, step=True)
+
+
+def _finish(change: Change, state: Change.State, error: str = "") -> None:
+    change.state, change.error, change.finished_at = state, error, timezone.now()
+    _save(change, "state", "error", "finished_at")
+
+
+def _note(change: Change) -> None:
+    before = sets.names_of(change.old_plugins.select_related("plugin"))
+    after = sets.names_of(change.wanted.select_related("plugin"))
+    told = [f"+{name}" for name in sorted(after - before)]
+    told += [f"-{name}" for name in sorted(before - after)]
+    if change.release_id != change.old_release_id:
+        told.append(str(change.release))
+    Activity.objects.create(
+        workspace=change.workspace,
+        user=change.by,
+        verb="changed_plugins",
+        detail=", ".join(told)[:200],
+    )

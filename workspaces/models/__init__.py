@@ -1,0 +1,29 @@
+"""The tables: what customers have, and which plugins there are for them."""
+
+from workspaces.models.catalogue import Approval, Grant, Plugin, Release
+from workspaces.models.changes import Change, Step
+from workspaces.models.customers import (
+    Activity,
+    Member,
+    Plan,
+    Role,
+    SignInCode,
+    Workspace,
+    WorkspaceSession,
+)
+
+__all__ = [
+    "Activity",
+    "Approval",
+    "Change",
+    "Grant",
+    "Member",
+    "Plan",
+    "Plugin",
+    "Release",
+    "Role",
+    "SignInCode",
+    "Step",
+    "Workspace",
+    "WorkspaceSession",
+]

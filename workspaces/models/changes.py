@@ -1,0 +1,63 @@
+"""Changes of a workspace's plugin set: what was wanted, how far it came, and how it ended."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from deploy.models import Image
+from workspaces.models.catalogue import Approval, Release
+
+
+class Step(models.TextChoices):
+    """What is done for a change, in this order."""
+
+    RESOLVE = "resolve", "Check that they fit together"
+    FETCH = "fetch", "Fetch the approved files"
+    BUILD = "build", "Build the image"
+    CHECK = "check", "Start it once, to see that it works"
+    SWITCH = "switch", "Switch over"
+
+
+class Change(models.Model):
+    """One change of a workspace's set of plugins, from one set to another."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "under way"
+        DONE = "done"
+        FAILED = "failed"
+        ROLLED_BACK = "rolled back"
+
+    workspace = models.ForeignKey("Workspace", on_delete=models.CASCADE, related_name="changes")
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    at = models.DateTimeField(default=timezone.now, editable=False)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.OPEN)
+    # What goes wrong, in words that name the cause.
+    error = models.TextField(blank=True)
+    # {step: milliseconds} of those that are done, in order.
+    durations = models.JSONField(default=dict)
+    step = models.CharField(max_length=10, choices=Step.choices, default=Step.RESOLVE)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="+")
+    wanted = models.ManyToManyField(Approval, related_name="wanted_by", blank=True)
+    image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="+")
+    # What there was before, to go back to.
+    old_release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="+")
+    old_plugins = models.ManyToManyField(Approval, related_name="+", blank=True)
+    old_image = models.ForeignKey(Image, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["workspace"], condition=Q(state="open"), name="one_open_change"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"change {self.pk} of {self.workspace}: {self.state}"

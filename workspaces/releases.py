@@ -1,0 +1,64 @@
+"""Releases: the images that new workspaces start from, and which images are still needed."""
+
+import logging
+from datetime import timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from deploy import images, locks
+from deploy.builder import Builder
+from deploy.images import ImageError
+from deploy.models import Image, Instance
+from workspaces import sets
+from workspaces.models import Change, Release
+
+logger = logging.getLogger(__name__)
+
+# An image that was made for somebody just now may not be in use yet.
+PRUNE_AFTER = timedelta(hours=1)
+
+
+def build(release: Release, builder: Builder) -> Image:
+    """Have the image of a release with what is required, and nothing else. Raises ImageError."""
+    try:
+        lock = sets.lock_of(release, [])
+    except locks.Conflict as conflict:
+        raise ImageError(f"What is required on {release} does not fit: {conflict}") from conflict
+    image = images.ensure_image(builder, lock, settings.STATE_DIR)
+    Release.objects.filter(pk=release.pk).update(image=image)
+    return image
+
+
+def build_all(builder: Builder) -> None:
+    """Build each release that is offered; one that fails does not keep the others."""
+    for release in Release.objects.filter(offered=True).order_by("-is_default", "pk"):
+        try:
+            build(release, builder)
+        except ImageError:
+            logger.exception("%s cannot be built", release)
+
+
+def needed() -> set[int]:
+    """Return the images that something uses, or may go back to."""
+    used = set(Instance.objects.filter(purged_at=None).values_list("image_id", flat=True))
+    used |= set(Release.objects.exclude(image=None).values_list("image_id", flat=True))
+    for change in Change.objects.filter(workspace__purged_at=None, state=Change.State.OPEN):
+        used |= {change.old_image_id, change.image_id or change.old_image_id}
+    newest: dict[object, int] = {}
+    done = Change.objects.filter(workspace__purged_at=None, state=Change.State.DONE)
+    for workspace, image in done.order_by("id").values_list("workspace_id", "old_image_id"):
+        newest[workspace] = image
+    return used | set(newest.values())
+
+
+def prune(builder: Builder) -> list[str]:
+    """Remove the images that nobody needs; return their names. They can be built again."""
+    old = Image.objects.filter(
+        state=Image.State.READY, built_at__lt=timezone.now() - PRUNE_AFTER
+    ).exclude(pk__in=needed())
+    removed = []
+    for image in old:
+        if images.remove(builder, image):
+            removed.append(image.reference)
+    return removed

@@ -1,0 +1,85 @@
+"""Plugin sets: which plugins a workspace may have, and what a set of them is made from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from deploy import locks
+from workspaces.models import Approval, Grant, Plugin, Release, Workspace
+
+ACTIVE = Approval.State.ACTIVE
+
+
+def required(release: Release) -> QuerySet[Approval]:
+    """Return the approvals that are part of every image of a release."""
+    return Approval.objects.filter(release=release, state=ACTIVE, required=True)
+
+
+def available(workspace: Workspace, release: Release | None = None) -> QuerySet[Approval]:
+    """Return the approvals that a workspace may switch on, on its release or another one.
+
+    The one place that decides it: page, form and task all ask here.
+    """
+    granted = Grant.objects.filter(workspace=workspace, plugin=OuterRef("plugin"))
+    return (
+        Approval.objects.filter(release=release or workspace.release, state=ACTIVE, required=False)
+        .filter(Q(reach=Approval.Reach.EVERYONE) | Exists(granted))
+        .select_related("plugin", "release")
+        .order_by("plugin__name")
+    )
+
+
+def lock_of(release: Release, chosen: Iterable[Approval]) -> str:
+    """Return the lock of an image of this release with these plugins. Raises locks.Conflict."""
+    parts: dict[str, locks.Lock] = {str(release): release.pins}
+    for approval in [*required(release).select_related("plugin"), *chosen]:
+        parts[approval.plugin.name] = approval.pins
+    return locks.text_of(locks.merge(parts).values())
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a set asks of an instance, besides its image."""
+
+    internet: bool
+    secrets: Mapping[str, str]
+    plugin_settings: Mapping[str, Any]
+
+
+def spec_of(workspace: Workspace, chosen: Sequence[Approval]) -> Spec:
+    """Return what an instance with these plugins needs: network, secrets, settings."""
+    everything = [*chosen, *required(workspace.release).select_related("plugin")]
+    settings: dict[str, dict[str, Any]] = {}
+    for approval in everything:
+        for need in approval.needs:
+            if option := need.get("option"):
+                here = settings.setdefault(approval.plugin.name, {})
+                here[option] = {"$env": need["name"]}
+    return Spec(
+        internet=workspace.plan.internet or any(a.needs_internet for a in everything),
+        secrets=workspace.instance.secrets,
+        plugin_settings=settings,
+    )
+
+
+def missing_secrets(workspace: Workspace, chosen: Iterable[Approval]) -> list[str]:
+    """Return the names of what these plugins need and the workspace has no value for."""
+    names = [need["name"] for approval in chosen for need in approval.needs]
+    return sorted(set(names) - set(workspace.instance.secrets))
+
+
+def names_of(approvals: Iterable[Approval]) -> set[str]:
+    """Return the plugins' names."""
+    return {approval.plugin.name for approval in approvals}
+
+
+def successor(approval: Approval, release: Release) -> Approval | None:
+    """Return the active approval of the same plugin on a release, if there is one."""
+    return Approval.objects.filter(plugin=approval.plugin, release=release, state=ACTIVE).first()
+
+
+def plugins_without_approval(chosen: Iterable[Approval], release: Release) -> list[Plugin]:
+    """Return those plugins of a set that a release has no approval for."""
+    return [approval.plugin for approval in chosen if successor(approval, release) is None]
