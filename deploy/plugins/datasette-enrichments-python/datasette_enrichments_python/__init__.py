@@ -6,14 +6,16 @@ Nothing heavy is imported here: the runtime lives in a process of its own, on fi
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasette import hookimpl
-from datasette.app import Datasette
 from datasette_enrichments import set_job_status
 
 from datasette_enrichments_python import views
 from datasette_enrichments_python.enrichment import SLUG, PythonEnrichment, state
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
 
 _JOB_ACTION = (
     r"^/-/enrich/(?P<database>[^/]+)/-/jobs/(?P<job_id>[0-9]+)/(?P<action>pause|resume|cancel)$"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import json
 import time
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from datasette.app import Datasette
-from datasette.database import Database
 from datasette_enrichments import Enrichment
 from datasette_enrichments.utils import pks_for_rows
 from wtforms import BooleanField, Form, SelectField, StringField, TextAreaField
@@ -19,6 +19,10 @@ from datasette_enrichments_python import storage
 from datasette_enrichments_python.limits import PLUGIN, Limits, read_limits, runtime_directory
 from datasette_enrichments_python.sandbox import Code, Opened, Sandbox, SandboxError
 from datasette_enrichments_python.values import Result, read_result
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
+    from datasette.database import Database
 
 SLUG = "python"
 PREVIEW_ROWS = 5
@@ -32,7 +36,6 @@ FIRST_BATCH = 5
 LARGEST_BATCH = 1000
 # Results are written when this many characters of them have come together.
 WRITE_CHARACTERS = 4_000_000
-_TEXT_COLUMN_NAMES = 60
 
 
 class PythonEnrichment(Enrichment):
@@ -73,21 +76,26 @@ class PythonEnrichment(Enrichment):
         """Run the code on these rows; keep what comes out of each; return how many went well."""
         plugin = state(datasette)
         job = plugin.job(db.name, job_id)
-        if job.seconds > plugin.limits.run_seconds:
-            raise self.Cancel(f"the run took longer than {plugin.limits.run_seconds:g} s")
         began = time.monotonic()
-        done = 0
+        done = failed = 0
         try:
-            async for part in plugin.results(job.number, config, rows):
-                some = rows[done : done + len(part)]
-                done += len(part)
-                job.failed += await _keep(db, table, some, pks, config, job_id, part)
+            async with (
+                asyncio.timeout(max(0, plugin.limits.run_seconds - job.seconds)),
+                contextlib.aclosing(plugin.results(job.number, config, rows)) as parts,
+            ):
+                async for part in parts:
+                    some = rows[done : done + len(part)]
+                    done += len(part)
+                    failed += await _keep(db, table, some, pks, config, job_id, part)
         except SandboxError as error:
             raise self.Pause(str(error)) from error
-        job.seconds += time.monotonic() - began
+        except TimeoutError as error:
+            limit = f"{plugin.limits.run_seconds:g} s"
+            raise self.Cancel(f"the code ran for {limit}, the limit of a run") from error
+        seconds = time.monotonic() - began
+        job.seconds += seconds
         self._most = min(LARGEST_BATCH, datasette.setting("max_returned_rows"))
-        self._size = next_size(len(rows), time.monotonic() - began)
-        failed, job.failed = job.failed, 0
+        self._size = next_size(len(rows), seconds)
         return len(rows) - failed
 
     async def finalize(
@@ -125,12 +133,12 @@ async def _keep(
     return len(bad)
 
 
-# --- the form --------------------------------------------------------------------------------------
+# --- the form -------------------------------------------------------------------------------------
 
 
-def config_form(columns: list[str], pks: list[str]) -> type[Form]:
-    """The form of one table."""
-    first = next((name for name in columns if name not in pks), columns[0])
+def config_form(names: list[str], pks: list[str]) -> type[Form]:
+    """The form of one table with these columns."""
+    first = next((name for name in names if name not in pks), names[0])
 
     class ConfigForm(Form):  # type: ignore[misc]
         """Its field names are the keys of a run's config."""
@@ -146,7 +154,7 @@ def config_form(columns: list[str], pks: list[str]) -> type[Form]:
         column = SelectField(
             "Column to read",
             description="What value is. The other columns are in row.",
-            choices=[(name, name) for name in columns],
+            choices=[(name, name) for name in names],
             default=first,
         )
         output_column = StringField(
@@ -157,7 +165,7 @@ def config_form(columns: list[str], pks: list[str]) -> type[Form]:
         )
         columns = BooleanField(
             "One column for each key",
-            description="If the function returns a dictionary, {\"a\": 1} goes into a column with "
+            description='If the function returns a dictionary, {"a": 1} goes into a column with '
             "the name above, an underline and a.",
         )
         keep_state = BooleanField(
@@ -177,7 +185,7 @@ def config_form(columns: list[str], pks: list[str]) -> type[Form]:
     return ConfigForm
 
 
-# --- what one Datasette shares ---------------------------------------------------------------------
+# --- what one Datasette shares --------------------------------------------------------------------
 
 
 class Job:
@@ -186,7 +194,6 @@ class Job:
     def __init__(self, number: int) -> None:
         self.number = number
         self.seconds = 0.0
-        self.failed = 0
 
 
 class State:
@@ -207,9 +214,7 @@ class State:
         async with self.sandbox.turn():
             return await self.sandbox.open(0, code_of(config), self.limits)
 
-    async def results(
-        self, number: int, config: dict[str, Any], rows: list[dict[str, Any]]
-    ) -> Any:
+    async def results(self, number: int, config: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
         """Yield lists of results, in the order of the rows. Raises SandboxError."""
         payloads = [json.dumps([row.get(config["column"]), row]) for row in rows]
         part: list[Result] = []

@@ -15,16 +15,29 @@ is WebAssembly, and whoever reads these lines checks them (values.py).
 """
 
 import ast
+import base64
 import gc
+import importlib
 import json
+import math
+import random
 import sys
 import traceback
+from typing import Any
 
-# Imported here so that nobody's row waits for it: a snapshot holds them ready.
-import base64, bisect, calendar, collections, copy, csv, datetime, decimal, difflib, enum  # noqa: E401, F401
-import fractions, functools, hashlib, heapq, html, html.parser, io, ipaddress, itertools  # noqa: E401, F401
-import math, operator, random, re, statistics, string, struct, textwrap, time  # noqa: E401, F401
-import unicodedata, urllib.parse, uuid, zlib  # noqa: E401, F401
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Ready in the snapshot, so that nobody's row waits for them.
+_READY = _words(
+    "bisect calendar collections copy csv datetime decimal difflib enum fractions functools "
+    "hashlib heapq html html.parser io ipaddress itertools operator re statistics string struct "
+    "textwrap time unicodedata urllib.parse uuid zlib"
+)
+for _name in sorted(_READY):
+    importlib.import_module(_name)
 
 _FILE = "<your code>"
 _SHOWN_CHARACTERS = 2000
@@ -36,23 +49,23 @@ class _Nowhere:
 
     encoding = "utf-8"
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         pass
 
 
 class _State:
     source = ""
-    code = None
-    space = None  # the module that rows share, when they are to share one
+    code: Any = None
+    space: dict[str, Any] | None = None  # the module that rows share, when they are to share one
     columns = False
     largest = 0
     nowhere = _Nowhere()
 
 
-def _open(source, keep, columns, largest):
+def _open(source: str, keep: bool, columns: bool, largest: int) -> str:
     """Compile the code; run it once when rows are to share one module."""
     _State.source, _State.columns, _State.largest = source, columns, largest
     _State.space = None
@@ -73,7 +86,7 @@ def _open(source, keep, columns, largest):
     return _line(["opened", plain])
 
 
-def _alone(source, columns, largest, payload):
+def _alone(source: str, columns: bool, largest: int, payload: str) -> str:
     """One row in an interpreter of its own."""
     _State.source, _State.columns, _State.largest = source, columns, largest
     random.seed()
@@ -84,11 +97,11 @@ def _alone(source, columns, largest, payload):
     return _row(payload)
 
 
-def _rows(payloads):
+def _rows(payloads: list[str]) -> list[str]:
     return [_row(payload) for payload in payloads]
 
 
-def _row(payload):
+def _row(payload: str) -> str:
     out, err = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = _State.nowhere
     try:
@@ -103,7 +116,7 @@ def _row(payload):
         sys.stdout, sys.stderr = out, err
 
 
-def _module():
+def _module() -> dict[str, Any]:
     """A module of the user's code, new and just run. Raises what the code raises, or NameError."""
     space = {"__name__": "transform"}
     exec(_State.code, space)  # noqa: S102
@@ -112,7 +125,7 @@ def _module():
     return space
 
 
-def _bytes_in(found):
+def _bytes_in(found: dict[str, Any]) -> Any:
     if found.get("$base64") is True and len(found) == 2 and "encoded" in found:
         return base64.b64decode(found["encoded"])
     return found
@@ -121,7 +134,7 @@ def _bytes_in(found):
 # --- what transform returned ---------------------------------------------------------------------
 
 
-def _answer(returned):
+def _answer(returned: Any) -> str:
     if _State.columns and isinstance(returned, dict):
         line = _line(["columns", {str(name): _value(one) for name, one in returned.items()}])
     else:
@@ -131,7 +144,7 @@ def _answer(returned):
     return line
 
 
-def _value(value):
+def _value(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (str, bytes, bytearray)):
@@ -148,11 +161,11 @@ def _value(value):
     )
 
 
-def _line(answer):
+def _line(answer: list[Any]) -> str:
     return json.dumps(answer)
 
 
-def _told(error):
+def _told(error: BaseException) -> str:
     """An error in words: what, and where in the user's code."""
     try:
         what = "".join(traceback.format_exception_only(error)[-1:]).strip()
@@ -172,14 +185,14 @@ def _told(error):
 # --- code whose rows may share an interpreter ----------------------------------------------------
 
 
-_BUILTINS = frozenset(
+_BUILTINS = _words(
     "abs all any ascii bin bool bytearray bytes callable chr complex dict divmod enumerate filter "
-    "float format frozenset hash hex int isinstance issubclass iter len list map max memoryview min "
-    "next object oct ord pow print range repr reversed round set slice sorted str sum tuple zip "
+    "float format frozenset hash hex int isinstance issubclass iter len list map max memoryview "
+    "min next object oct ord pow print range repr reversed round set slice sorted str sum tuple zip "
     "ArithmeticError AssertionError AttributeError BaseException Exception IndexError KeyError "
     "LookupError NameError NotImplemented NotImplementedError OverflowError RuntimeError "
     "StopIteration TypeError UnicodeDecodeError UnicodeEncodeError UnicodeError ValueError "
-    "ZeroDivisionError".split()
+    "ZeroDivisionError"
 )
 # By module: names that lead to nothing that could be changed. Functions without a memory of their
 # own, classes that C made immutable, texts and numbers.
@@ -198,7 +211,8 @@ _NAMES = {
     "takewhile tee zip_longest",
     "json": "dumps loads",
     "math": " ".join(name for name in dir(math) if not name.startswith("_")),
-    "operator": "add contains countOf eq floordiv ge gt itemgetter le lt mod mul ne neg sub truediv",
+    "operator": "add contains countOf eq floordiv ge gt itemgetter le lt mod mul ne neg sub "
+    "truediv",
     "re": "A ASCII DOTALL I IGNORECASE M MULTILINE S U UNICODE VERBOSE X compile escape findall "
     "finditer fullmatch match search split sub subn",
     "statistics": "fmean geometric_mean harmonic_mean mean median median_high median_low mode "
@@ -212,7 +226,7 @@ _NAMES = {
     "urlparse urlsplit urlunparse urlunsplit",
     "zlib": "adler32 crc32",
 }
-_NAMES = {module: frozenset(names.split()) for module, names in _NAMES.items()}
+_ALLOWED = {module: _words(names) for module, names in _NAMES.items()}
 _FORBIDDEN_ATTRIBUTES = frozenset({"mro", "register", "cache_clear", "with_traceback", "add_note"})
 _FORBIDDEN_PREFIXES = ("_", "gi_", "cr_", "ag_", "tb_", "f_", "co_", "func_")
 _FORBIDDEN_NODES = (
@@ -226,7 +240,7 @@ _FORBIDDEN_NODES = (
 )
 
 
-def _bound(node):
+def _bound(node: ast.AST) -> tuple[str | None, ...]:
     """The names that a node of a syntax tree gives a meaning."""
     if isinstance(node, ast.Name):
         return () if isinstance(node.ctx, ast.Load) else (node.id,)
@@ -250,13 +264,15 @@ class _Plain(ast.NodeVisitor):
     is not known to be harmless is not plain, so a mistake here costs time, not isolation.
     """
 
-    def __init__(self, tree):
+    def __init__(self, tree: ast.Module) -> None:
         self._tree = tree
         self._plain = True
-        self._modules = {}  # name in the code -> what may be taken from it
-        self._own = set()  # names that the code itself gives a meaning
+        self._modules: dict[
+            str, frozenset[str]
+        ] = {}  # name in the code -> what may be taken from it
+        self._own: set[str | None] = set()  # names that the code itself gives a meaning
 
-    def proven(self):
+    def proven(self) -> bool:
         for node in ast.walk(self._tree):
             self._learn(node)
         # A module under a name that also means something else would escape the check below.
@@ -265,7 +281,7 @@ class _Plain(ast.NodeVisitor):
         self.visit(self._tree)
         return self._plain
 
-    def _learn(self, node):
+    def _learn(self, node: ast.AST) -> None:
         if isinstance(node, ast.Import):
             self._learn_import(node)
         else:
@@ -273,45 +289,42 @@ class _Plain(ast.NodeVisitor):
         if isinstance(node, ast.ImportFrom):
             self._learn_import_from(node)
 
-    def _learn_import(self, node):
+    def _learn_import(self, node: ast.Import) -> None:
         for alias in node.names:
-            if alias.name not in _NAMES or ("." in alias.name and not alias.asname):
+            if alias.name not in _ALLOWED or ("." in alias.name and not alias.asname):
                 self._plain = False
             else:
-                self._modules[alias.asname or alias.name] = _NAMES[alias.name]
+                self._modules[alias.asname or alias.name] = _ALLOWED[alias.name]
 
-    def _learn_import_from(self, node):
-        allowed = _NAMES.get(node.module or "", frozenset())
+    def _learn_import_from(self, node: ast.ImportFrom) -> None:
+        allowed = _ALLOWED.get(node.module or "", frozenset())
         for alias in node.names:
             if node.level or alias.name not in allowed:
                 self._plain = False
 
-    def visit(self, node):
+    def visit(self, node: ast.AST) -> None:
         if isinstance(node, _FORBIDDEN_NODES):
             self._plain = False
         if self._plain:
             super().visit(node)
 
-    def visit_Name(self, node):
-        if node.id.startswith("__"):
-            self._plain = False
-        elif node.id in self._modules:
-            self._plain = False  # used as itself: only module.name is let through
-        elif node.id not in self._own and node.id not in _BUILTINS:
+    def visit_Name(self, node: ast.Name) -> None:
+        # A module used as itself is one that could be changed; only module.name is let through.
+        known = node.id in self._own or node.id in _BUILTINS
+        if node.id.startswith("__") or node.id in self._modules or not known:
             self._plain = False
 
-    def visit_Attribute(self, node):
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         name = node.attr
-        if not isinstance(node.ctx, ast.Load):
-            self._plain = False
-        elif name in _FORBIDDEN_ATTRIBUTES or name.startswith(_FORBIDDEN_PREFIXES):
+        hidden = name in _FORBIDDEN_ATTRIBUTES or name.startswith(_FORBIDDEN_PREFIXES)
+        if hidden or not isinstance(node.ctx, ast.Load):
             self._plain = False
         elif isinstance(node.value, ast.Name) and node.value.id in self._modules:
             self._plain = name in self._modules[node.value.id]
         else:
             self.visit(node.value)
 
-    def visit_MatchClass(self, node):
+    def visit_MatchClass(self, node: ast.MatchClass) -> None:
         if any(name.startswith("_") for name in node.kwd_attrs):
             self._plain = False
         self.generic_visit(node)

@@ -50,7 +50,7 @@ def prepare(directory: Path) -> Path:
     target = directory / runtime_name()
     if not target.exists():
         command = [sys.executable, "-IB", __file__, str(directory), str(target)]
-        subprocess.run(command, check=True, env=environment(directory))  # noqa: S603
+        subprocess.run(command, check=True, env=environment(directory))
     return target
 
 

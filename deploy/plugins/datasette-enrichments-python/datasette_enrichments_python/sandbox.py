@@ -4,8 +4,8 @@
         opened = await sandbox.open(7, code, limits) # Opened(plain=True) or Opened(error="…")
         async for line in sandbox.run(7, payloads): …
 
-Nothing in here waits in the event loop's thread, and nothing heavy is imported: the worker is another
-process, started when somebody needs it and gone a little later.
+Nothing in here waits in the event loop's thread, and nothing heavy is imported: the worker is
+another process, started when somebody needs it and gone a little later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from datasette_enrichments_python import runtime
 from datasette_enrichments_python.limits import Limits
@@ -75,6 +75,8 @@ class Sandbox:
                 self._idle.cancel()
             try:
                 yield
+            except SandboxError:
+                raise
             except BaseException:
                 # Half an answer may be on its way: nobody could tell it from the next one.
                 self.kill()
@@ -158,21 +160,21 @@ class Sandbox:
 
     async def _send(self, process: asyncio.subprocess.Process, request: dict[str, Any]) -> None:
         data = json.dumps(request).encode()
-        assert process.stdin is not None
+        pipe = cast(asyncio.StreamWriter, process.stdin)
         try:
-            process.stdin.write(len(data).to_bytes(4, "big") + data)
-            await process.stdin.drain()
+            pipe.write(len(data).to_bytes(4, "big") + data)
+            await pipe.drain()
         except (BrokenPipeError, ConnectionResetError) as error:
             self.kill()
             raise _Gone from error
 
     async def _line(self, process: asyncio.subprocess.Process, seconds: float) -> str:
         """The next frame, within this time."""
-        assert process.stdout is not None
+        pipe = cast(asyncio.StreamReader, process.stdout)
         try:
             async with asyncio.timeout(seconds):
-                head = await process.stdout.readexactly(4)
-                data = await process.stdout.readexactly(int.from_bytes(head, "big"))
+                head = await pipe.readexactly(4)
+                data = await pipe.readexactly(int.from_bytes(head, "big"))
         except (asyncio.IncompleteReadError, ConnectionResetError, TimeoutError) as error:
             self.kill()
             raise _Gone from error

@@ -6,12 +6,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasette.database import Database
 from datasette_enrichments import JAN_1_2025_EPOCH
 
 from datasette_enrichments_python.values import Result, Value, column_type
+
+if TYPE_CHECKING:
+    from datasette.database import Database
 
 Row = dict[str, Any]
 
@@ -24,7 +26,10 @@ def quoted(name: str) -> str:
 def named(results: Sequence[Result], output: str) -> list[dict[str, Value]]:
     """The values of each row by the name of their column: the key's own, after the output's."""
     return [
-        {output if key is None else f"{output}_{key}": value for key, value in result.values.items()}
+        {
+            output if key is None else f"{output}_{key}": value
+            for key, value in result.values.items()
+        }
         for result in results
     ]
 
@@ -43,12 +48,12 @@ async def write_values(
             known = _columns(connection, table)
             for column, kind in _missing(values, known).items():
                 connection.execute(
-                    f"alter table {quoted(table)} add column {quoted(column)} {kind}"  # noqa: S608
+                    f"alter table {quoted(table)} add column {quoted(column)} {kind}"
                 )
                 known.add(column.lower())
-            for row, found in zip(rows, values, strict=True):
+            for row, result in zip(rows, values, strict=True):
                 # A column of which nothing but None is known yet is not made for that.
-                found = {name: value for name, value in found.items() if name.lower() in known}
+                found = {name: value for name, value in result.items() if name.lower() in known}
                 if found:
                     sets = ", ".join(f"{quoted(name)} = ?" for name in found)
                     connection.execute(
@@ -65,9 +70,7 @@ async def add_column(db: Database, table: str, column: str) -> None:
     def write(connection: sqlite3.Connection) -> None:
         with connection:
             if column.lower() not in _columns(connection, table):
-                connection.execute(
-                    f"alter table {quoted(table)} add column {quoted(column)} TEXT"  # noqa: S608
-                )
+                connection.execute(f"alter table {quoted(table)} add column {quoted(column)} TEXT")
 
     await db.execute_write_fn(write)
 
@@ -88,9 +91,7 @@ def _missing(values: list[dict[str, Value]], known: set[str]) -> dict[str, str]:
     return {name: kind for name, kind in types.items() if kind}
 
 
-async def write_errors(
-    db: Database, job_id: int, errors: Sequence[tuple[Any, str]]
-) -> None:
+async def write_errors(db: Database, job_id: int, errors: Sequence[tuple[Any, str]]) -> None:
     """Keep an error for each of these rows (primary key, text).
 
     The same statements as Enrichment.log_error, but for all at once: three transactions for each

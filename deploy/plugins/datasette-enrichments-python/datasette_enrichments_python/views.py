@@ -6,14 +6,13 @@ and a check of the code must happen in between. Works without JavaScript: two su
 
 from __future__ import annotations
 
+import contextlib
 import time
 import urllib.parse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasette import Forbidden, NotFound, Response
-from datasette.app import Datasette
+from datasette import Forbidden, NotFound, Request, Response
 from datasette.utils import MultiParams, tilde_decode
-from datasette.utils.asgi import Request
 from datasette_enrichments import views
 from datasette_enrichments.utils import get_with_auth
 
@@ -24,6 +23,9 @@ from datasette_enrichments_python.enrichment import (
     state,
 )
 from datasette_enrichments_python.sandbox import SandboxError
+
+if TYPE_CHECKING:
+    from datasette.app import Datasette
 
 TEMPLATES = [f"enrichment-{SLUG}.html", "enrichment.html"]
 _SHOWN_CHARACTERS = 300
@@ -98,7 +100,7 @@ def _again(request: Request, body: bytes) -> Request:
     return _named(Request(request.scope, receive))
 
 
-# --- the preview -----------------------------------------------------------------------------------
+# --- the preview ----------------------------------------------------------------------------------
 
 
 async def _preview(
@@ -115,7 +117,8 @@ async def _preview(
     rows = (await _table(datasette, request, database, table, PREVIEW_ROWS))["rows"]
     plugin = state(datasette)
     began = time.monotonic()
-    results = [r async for part in plugin.results(0, config, rows) for r in part]
+    async with contextlib.aclosing(plugin.results(0, config, rows)) as parts:
+        results = [result async for part in parts for result in part]
     seconds = time.monotonic() - began
     return {
         "rows": [

@@ -17,6 +17,7 @@ frame is four bytes, big-endian, the length; then JSON in UTF-8.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -82,10 +83,8 @@ def _give_up_rights(parent: int) -> None:
     for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 64)):
         resource.setrlimit(limit, (value, value))
     os.nice(10)
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    except OSError:
-        pass
     if sys.platform == "linux":
         process = ctypes.CDLL(None)
         process.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -221,7 +220,7 @@ class Worker:
         return answer if isinstance(answer, str) else _error(DESTROYED)
 
     def _execute(self, job: Job, session: Any, code: str) -> str | list[str]:
-        """Run code in an interpreter; whatever happens is an answer. What was cut off is dropped."""
+        """Run code; whatever happens is an answer. An interpreter that was cut off is dropped."""
         tickers = self._pace()
         # Each of those threads moves the clock of everybody once more before it ends.
         session.execution_timeout_ms = job.row_ms + int(tickers * TICK_SECONDS * 1000)
@@ -274,7 +273,9 @@ def _ended(error: str, memory: int) -> str:
         return f"Used more than {memory // 2**20} MB of memory."
     if "exit" in error.lower():
         return "The code ended the interpreter that ran it."
-    return "The interpreter stopped: " + (error.strip().splitlines() or ["no reason given"])[-1][:300]
+    return (
+        "The interpreter stopped: " + (error.strip().splitlines() or ["no reason given"])[-1][:300]
+    )
 
 
 if __name__ == "__main__":
