@@ -46,7 +46,7 @@ def birds(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     for table in ("happy", "errors", "state", "types", "paused", "busy", "sums"):
         connection.execute(f"create table {table} (id integer primary key, name text, n integer)")
         rows = [(f" bird {i} ", i) for i in range(1, 21)]
-        connection.executemany(f"insert into {table} (name, n) values (?, ?)", rows)  # noqa: S608
+        connection.executemany(f"insert into {table} (name, n) values (?, ?)", rows)
     connection.execute("create table nokey (name text)")
     connection.executemany("insert into nokey values (?)", [("a",), ("b",)])
     connection.commit()

@@ -5,9 +5,8 @@ import json, os
 from pathlib import Path
 
 def described(process):
-    status = dict(
-        line.split(":\\t", 1) for line in (process / "status").read_text().splitlines() if ":\\t" in line
-    )
+    lines = (process / "status").read_text().splitlines()
+    status = dict(line.split(":\\t", 1) for line in lines if ":\\t" in line)
     return {
         "environment": sorted(
             part.split("=")[0] for part in (process / "environ").read_text().split("\\0") if part
@@ -44,7 +43,8 @@ HARMLESS = [
     "def helper(x):\\n    return [y for y in x if y]\\n"
     "def transform(v, r):\\n    try:\\n        return helper(v)\\n    except ValueError as e:\\n"
     "        return str(e)",
-    "def transform(v, r):\\n    match v:\\n        case {'a': x}: return x\\n        case _: return v",
+    "def transform(v, r):\\n    match v:\\n        case {'a': x}: return x\\n"
+    "        case _: return v",
     "def transform(v, r):\\n    r['x'] = v\\n    return sorted(r.items(), key=lambda p: p[0])",
 ]
 NOT_HARMLESS = [
@@ -70,7 +70,8 @@ NOT_HARMLESS = [
     "from collections import *\\ndef transform(v, r): return 1",
     "class A: pass\\ndef transform(v, r): A.seen = 1",
     "def transform(v, r): return (x for x in v).gi_frame.f_builtins",
-    "def transform(v, r):\\n    try: 1/0\\n    except Exception as e: return e.__traceback__.tb_frame",
+    "def transform(v, r):\\n    try: 1/0\\n    except Exception as e:\\n"
+    "        return e.__traceback__.tb_frame",
     "def g(): yield 1\\ndef transform(v, r): return g()",
     "async def transform(v, r): return 1",
     "from fractions import Fraction\\ndef transform(v, r): return Fraction.mro()[1].register(int)",
@@ -117,14 +118,14 @@ from datasette_enrichments_python import sandbox as sandbox_module
 PLUGIN = "datasette-enrichments-python"
 
 async def server(**settings):
-    datasette = Datasette([], memory=True, metadata={"plugins": {PLUGIN: settings}})
+    path = tempfile.mkdtemp() + "/d.db"
+    connection = sqlite3.connect(path)
+    connection.execute("create table t (id integer primary key, name text)")
+    connection.execute("insert into t (name) values ('a'), ('b'), ('c'), ('d')")
+    connection.commit()
+    datasette = Datasette([path], metadata={"plugins": {PLUGIN: settings}})
     await datasette.invoke_startup()
-    db = datasette.add_memory_database("d" + os.urandom(4).hex())
-    await db.execute_write_script(
-        "create table t (id integer primary key, name text);"
-        "insert into t (name) values ('a'), ('b'), ('c'), ('d');"
-    )
-    return datasette, db
+    return datasette, datasette.get_database("d")
 
 async def ended(datasette, db, code):
     config = {"code": code, "column": "name", "output_column": "out"}
@@ -148,7 +149,8 @@ async def the_run_limit_cancels():
 
 async def a_row_limit_of_its_own():
     datasette, db = await server(row_seconds=0.1, memory_mb=48)
-    row = await ended(datasette, db, "def transform(v, r):\\n    while r['id'] == 2: pass\\n    return 1")
+    code = "def transform(v, r):\\n    while r['id'] == 2: pass\\n    return 1"
+    row = await ended(datasette, db, code)
     errors = (await db.execute("select row_pks, error from _enrichment_errors")).rows
     assert [tuple(error) for error in errors] == [("[2]", "Took longer than 0.1 s.")], errors
     assert row["status"] == "finished", row

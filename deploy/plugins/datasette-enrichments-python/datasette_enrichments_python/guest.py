@@ -168,7 +168,7 @@ def _line(answer: list[Any]) -> str:
 def _told(error: BaseException) -> str:
     """An error in words: what, and where in the user's code."""
     try:
-        what = "".join(traceback.format_exception_only(error)[-1:]).strip()
+        what = f"{type(error).__name__}: {error}".removesuffix(": ")
         if isinstance(error, MemoryError):
             what = "MemoryError: the row needs more memory than it may have"
         if isinstance(error, SyntaxError):
@@ -188,8 +188,8 @@ def _told(error: BaseException) -> str:
 _BUILTINS = _words(
     "abs all any ascii bin bool bytearray bytes callable chr complex dict divmod enumerate filter "
     "float format frozenset hash hex int isinstance issubclass iter len list map max memoryview "
-    "min next object oct ord pow print range repr reversed round set slice sorted str sum tuple zip "
-    "ArithmeticError AssertionError AttributeError BaseException Exception IndexError KeyError "
+    "min next object oct ord pow print range repr reversed round set slice sorted str sum tuple "
+    "zip ArithmeticError AssertionError AttributeError BaseException Exception IndexError KeyError "
     "LookupError NameError NotImplemented NotImplementedError OverflowError RuntimeError "
     "StopIteration TypeError UnicodeDecodeError UnicodeEncodeError UnicodeError ValueError "
     "ZeroDivisionError"

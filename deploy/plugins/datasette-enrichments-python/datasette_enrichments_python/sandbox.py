@@ -26,7 +26,7 @@ WORKER = Path(__file__).with_name("worker.py")
 START_SECONDS = 60.0
 # The worker keeps the time of a row itself. This much later it is taken for dead.
 GRACE_SECONDS = 2.0
-IDLE_SECONDS = 10.0
+IDLE_SECONDS = 3.0
 STOPPED = (
     "The code broke the interpreter that ran it, by recursion without end or by nesting too deep."
 )
