@@ -47,6 +47,10 @@ def birds(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         connection.execute(f"create table {table} (id integer primary key, name text, n integer)")
         rows = [(f" bird {i} ", i) for i in range(1, 21)]
         connection.executemany(f"insert into {table} (name, n) values (?, ?)", rows)
+    connection.execute(
+        "create table strict (a text, b_n text, c text unique, primary key (a, b_n))"
+    )
+    connection.executemany("insert into strict values (?, 'x', ?)", [("1", "k"), ("2", "l")])
     connection.execute("create table nokey (name text)")
     connection.executemany("insert into nokey values (?)", [("a",), ("b",)])
     connection.commit()

@@ -81,6 +81,7 @@ NOT_HARMLESS = [
     "import functools\\ndef transform(v, r): return functools.wraps",
     "def transform(v, r): del v.x",
     "def transform(v, r): return help",
+    "from urllib.parse import urlsplit\\ndef transform(v, r): return urlsplit.cache_info()",
     "from . import re\\ndef transform(v, r): return 1",
 ]
 

@@ -61,8 +61,8 @@ def run(client: httpx.Client, table: str, code: str, **more: str) -> dict[str, A
     return job_row(client, job)
 
 
-def start(client: httpx.Client, table: str, code: str, **more: str) -> int:
-    answer = client.post(f"/-/enrich/birds/{table}/python", data=fields(code, **more))
+def start(client: httpx.Client, table: str, code: str, where: str = "", **more: str) -> int:
+    answer = client.post(f"/-/enrich/birds/{table}/python?{where}", data=fields(code, **more))
     assert answer.status_code == 302, answer.text
     return int(answer.headers["location"].split("_enrichment_job=")[1])
 
@@ -126,7 +126,8 @@ def unharmed(instance: Workspace) -> None:
     instance.container.reload()
     state = instance.container.attrs["State"]
     assert (state["OOMKilled"], state["Running"]) == (False, True)
-    assert instance.container.stats(stream=False)["memory_stats"].get("failcnt", 0) == 0
+    stats = instance.container.client.api.stats(instance.container.id, stream=False, one_shot=True)
+    assert stats["memory_stats"].get("failcnt", 0) == 0
 
 
 # --- what it does ------------------------------------------------------------------------------
@@ -222,6 +223,22 @@ def test_a_new_column_has_the_type_of_what_comes(
         ]
         assert column["type"] == kind
         assert sql(client, f"select {output} from types where id = 1") == [{output: stored}]
+
+
+def test_what_a_table_refuses_is_an_error_of_that_row(enriched: Workspace) -> None:
+    same = "def transform(value, row):\n    return 'same'\n"
+    key = "def transform(value, row):\n    return {'n': 'other'}\n"
+    with enriched.as_role("editor") as client:
+        job = run(client, "strict", same, column="c", output="c")
+        keys = run(client, "strict", key, column="c", output="b", columns="y")
+        rows = sql(client, "select * from strict order by a")
+        errors = sql(client, "select job_id, row_pks, error from _enrichment_errors order by id")
+    assert (job["status"], job["error_count"]) == ("finished", 1)
+    assert rows == [{"a": "1", "b_n": "x", "c": "same"}, {"a": "2", "b_n": "x", "c": "l"}]
+    assert (keys["status"], keys["error_count"]) == ("finished", 2)
+    assert [json.loads(e["row_pks"]) for e in errors if e["job_id"] == job["id"]] == [[["2", "x"]]]
+    assert "UNIQUE constraint failed" in errors[-3]["error"]
+    assert errors[-1]["error"] == "The primary key cannot be written."
 
 
 def test_a_dictionary_can_go_into_several_columns(enriched: Workspace) -> None:
@@ -584,7 +601,7 @@ def test_a_whole_run_of_bombs_ends_and_leaves_the_good_rows(enriched: Workspace)
 
 def test_the_process_that_runs_code_has_nothing_to_give_away(enriched: Workspace) -> None:
     with enriched.as_role("editor") as client:
-        job = start(client, "busy", FOREVER)
+        job = start(client, "busy", FOREVER, where="id__lt=3")
         wait_until(lambda: len(workers(enriched)) == 1, "the sandbox's process")
         wait_until(lambda: workers(enriched)[0]["oom_score_adj"] == 1000, "its settings")
         (worker,) = workers(enriched)

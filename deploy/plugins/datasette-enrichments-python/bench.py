@@ -3,7 +3,7 @@
     python bench.py [ROWS]
 
 Needs this package installed, with its runtime prepared. Prints one line of JSON: rows a second for
-code whose rows may share an interpreter, for code that gets one for each row, and with shared state.
+code whose rows may share an interpreter, for code that gets one for each, and with shared state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import datasette.app
 from datasette_enrichments.utils import wait_for_job
-
 from datasette_enrichments_python.enrichment import PythonEnrichment, state
 
 SIMPLE = "def transform(value, row):\n    return value.strip().title()\n"

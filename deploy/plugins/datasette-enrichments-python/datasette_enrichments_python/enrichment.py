@@ -122,12 +122,15 @@ async def _keep(
     results: list[Result],
 ) -> int:
     """Write values and errors of some rows; return how many failed."""
-    good = [(row, result) for row, result in zip(rows, results, strict=True) if not result.error]
+    errors = [result.error for result in results]
+    good = [index for index, error in enumerate(errors) if not error]
     if good:
-        values = storage.named([result for _, result in good], config["output_column"])
-        await storage.write_values(db, table, pks, [row for row, _ in good], values)
+        values = storage.named([results[index] for index in good], config["output_column"])
+        refused = await storage.write_values(db, table, pks, [rows[i] for i in good], values)
+        for index, error in zip(good, refused, strict=True):
+            errors[index] = error
     keys = pks_for_rows(rows, pks)
-    bad = [(key, r.error) for key, r in zip(keys, results, strict=True) if r.error]
+    bad = [(key, error) for key, error in zip(keys, errors, strict=True) if error]
     if bad:
         await storage.write_errors(db, job_id, bad)
     return len(bad)

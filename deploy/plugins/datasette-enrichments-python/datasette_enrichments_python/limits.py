@@ -14,7 +14,7 @@ class Limits:
     """Limits of a run and of each of its rows. The defaults fit a machine with 512 MB."""
 
     row_seconds: float = 1.0  # a row, by the clock
-    memory_mb: int = 64  # all that the interpreter of a row may hold, 32 of them Python itself
+    memory_mb: int = 64  # all that the interpreter of a row may hold, 13 of them Python's own
     run_seconds: float = 3600.0  # user code of a whole run
     max_result_characters: int = 1_000_000  # what one row may return, as JSON
     max_columns: int = 20  # how many columns a dictionary may make

@@ -36,14 +36,14 @@ def named(results: Sequence[Result], output: str) -> list[dict[str, Value]]:
 
 async def write_values(
     db: Database, table: str, pks: list[str], rows: Sequence[Row], values: list[dict[str, Value]]
-) -> None:
+) -> list[str | None]:
     """Set these columns of these rows, making columns that are missing.
 
-    A new column takes the type of the first values that are not None. Raises sqlite3.Error.
+    A new column takes the type of the first values that are not None. Returns for each row why it
+    was not written, such as a constraint of the table, or None. Raises sqlite3.Error.
     """
-    wheres = " and ".join(f"{quoted(pk)} = ?" for pk in pks)
 
-    def write(connection: sqlite3.Connection) -> None:
+    def write(connection: sqlite3.Connection) -> list[str | None]:
         with connection:
             known = _columns(connection, table)
             for column, kind in _missing(values, known).items():
@@ -51,17 +51,37 @@ async def write_values(
                     f"alter table {quoted(table)} add column {quoted(column)} {kind}"
                 )
                 known.add(column.lower())
-            for row, result in zip(rows, values, strict=True):
-                # A column of which nothing but None is known yet is not made for that.
-                found = {name: value for name, value in result.items() if name.lower() in known}
-                if found:
-                    sets = ", ".join(f"{quoted(name)} = ?" for name in found)
-                    connection.execute(
-                        f"update {quoted(table)} set {sets} where {wheres}",  # noqa: S608
-                        [*found.values(), *(row[pk] for pk in pks)],
-                    )
+            return [
+                _update(connection, table, {pk: row[pk] for pk in pks}, found, known)
+                for row, found in zip(rows, values, strict=True)
+            ]
 
-    await db.execute_write_fn(write)
+    written: list[str | None] = await db.execute_write_fn(write)
+    return written
+
+
+def _update(
+    connection: sqlite3.Connection,
+    table: str,
+    key: dict[str, Any],
+    values: dict[str, Value],
+    known: set[str],
+) -> str | None:
+    """Write one row; return what SQLite has against it. The others go on."""
+    if {pk.lower() for pk in key} & {name.lower() for name in values}:
+        return "The primary key cannot be written."
+    # A column of which nothing but None is known yet is not made for that.
+    found = {name: value for name, value in values.items() if name.lower() in known}
+    if not found:
+        return None
+    sets = ", ".join(f"{quoted(name)} = ?" for name in found)
+    wheres = " and ".join(f"{quoted(pk)} = ?" for pk in key)
+    statement = f"update {quoted(table)} set {sets} where {wheres}"  # noqa: S608
+    try:
+        connection.execute(statement, [*found.values(), *key.values()])
+    except sqlite3.IntegrityError as error:
+        return f"SQLite refused the result: {error}"
+    return None
 
 
 async def add_column(db: Database, table: str, column: str) -> None:
