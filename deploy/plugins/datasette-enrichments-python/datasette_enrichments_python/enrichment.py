@@ -53,7 +53,7 @@ class PythonEnrichment(Enrichment):
         self._most = LARGEST_BATCH
 
     @property
-    def batch_size(self) -> int:  # type: ignore[override]
+    def batch_size(self) -> int:
         """Rows of the next batch: as many as probably take BATCH_SECONDS."""
         return min(self._size, self._most)
 

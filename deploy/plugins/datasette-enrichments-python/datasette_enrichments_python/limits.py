@@ -27,7 +27,7 @@ _LARGEST = {"row_seconds": 600, "memory_mb": 2048, "max_result_characters": 50_0
 def read_limits(config: dict[str, Any] | None) -> Limits:
     """Limits from plugin configuration. Raises ValueError that names a setting which is wrong."""
     given = {name: value for name, value in (config or {}).items() if name != "runtime"}
-    known = {field.name: type(field.default) for field in fields(Limits)}
+    known = {field.name: int if field.type == "int" else float for field in fields(Limits)}
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"{PLUGIN}: there is no setting {name!r}; known: {', '.join(known)}")
