@@ -20,7 +20,8 @@ MAY_KNOW = {
 def files(room: str) -> Iterator[Path]:
     for path in sorted((PROJECT / room).rglob("*.py")):
         # The customer's image is another program, with its own interpreter.
-        if not path.is_relative_to(PROJECT / "deploy" / "workspace"):
+        other = (PROJECT / "deploy" / "workspace", PROJECT / "deploy" / "plugins")
+        if not any(path.is_relative_to(directory) for directory in other):
             yield path
 
 
