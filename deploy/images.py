@@ -27,7 +27,14 @@ from deploy.builder import Builder
 from deploy.engines.base import EngineError
 from deploy.models import Image
 from deploy.locks import normalized
-from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_versions
+from deploy.own_plugins import OwnPluginError, own_wheels
+from deploy.wheels import (
+    WheelsError,
+    datasette_plugins,
+    fetch_wheels,
+    keep_wheels,
+    locked_versions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +185,7 @@ def ensure_image(
         try:
             if image.state != Image.State.READY or not builder.image_exists(inputs.reference):
                 _build_row(builder, image, inputs, lock, state_dir, on_step)
-        except (ImageError, WheelsError, EngineError) as error:
+        except (ImageError, WheelsError, OwnPluginError, EngineError) as error:
             _record(image, Image.State.FAILED, str(error))
             raise ImageError(str(error)) from error
     return image
@@ -216,7 +223,9 @@ def _build_row(  # noqa: PLR0917 - each is another thing
     _record(image, Image.State.BUILDING)
     on_step(BuildStep.FETCH)
     architecture = inputs.values["architecture"]
-    wheels = fetch_wheels(lock, architecture, PYTHON, state_dir / "wheels")
+    cache = state_dir / "wheels"
+    keep_wheels(own_wheels(state_dir / "own-wheels"), architecture, PYTHON, cache)
+    wheels = fetch_wheels(lock, architecture, PYTHON, cache)
     on_step(BuildStep.BUILD)
     if not builder.image_exists(inputs.reference):
         build_image(builder, inputs, lock, wheels)

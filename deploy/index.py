@@ -86,7 +86,7 @@ def read(name: str, target: Target, *, version: str = "", prereleases: bool = Fa
         if done.returncode:
             raise IndexRefusal(_not_there(wanted, done))
         [wheel] = Path(scratch).glob("*.whl")
-        return _facts(name, wheel)
+        return facts_of(name, wheel)
 
 
 def lock(
@@ -145,7 +145,8 @@ def _pip(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
 # --- what a wheel says ---------------------------------------------------------------------------
 
 
-def _facts(name: str, wheel: Path) -> Facts:
+def facts_of(name: str, wheel: Path) -> Facts:
+    """Return what a wheel says of itself. Raises IndexRefusal when it is no Datasette plugin."""
     with zipfile.ZipFile(wheel) as archive:
         files = {path.rpartition("/")[2]: path for path in archive.namelist() if _is_info(path)}
         said = message_from_bytes(archive.read(files["METADATA"]))

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from deploy import notify, wakeup
+from deploy import notify, vault, wakeup
 from deploy.engines.base import Observation
 from deploy.leases import Lease, LeaseLost, expiry
 from deploy.models import Image, Instance, InstanceEvent
@@ -193,6 +193,18 @@ def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any)
 def set_secrets(instance_id: UUID | str, sealed: dict[str, str]) -> None:
     """Keep the secrets of an instance, each sealed by deploy.vault. The next container gets them."""
     Instance.objects.filter(pk=instance_id).update(secrets=sealed)
+
+
+def reseal_secrets() -> int:
+    """Encrypt all secrets with the first key; return how many instances have any.
+
+    All or none: raises vault.Unreadable.
+    """
+    with transaction.atomic():
+        rows = list(Instance.objects.select_for_update().exclude(secrets={}))
+        for instance in rows:
+            set_secrets(instance.pk, vault.reseal(instance.secrets))
+    return len(rows)
 
 
 def want_absent(instance_id: UUID | str, purge_at: datetime) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.wheels import normalized
+from deploy.locks import normalized
 
 PLUGINS = Path(__file__).parent / "plugins"
 BUILD_SECONDS = 60

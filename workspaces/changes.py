@@ -268,12 +268,9 @@ def _trouble(instance_id: Any) -> str:
     if instance is None:
         return "It did not come up in time with the new set, so that the old one is back."
     if instance.attempts >= SWITCH_ATTEMPTS:
-        return f"It did not come up with the new set, so that the old one is back. {_why(instance)}"
+        why = instance.last_error
+        return f"It did not come up with the new set, so that the old one is back. {why}"
     return ""
-
-
-def _why(instance: Instance) -> str:
-    return instance.last_error
 
 
 # --- what people watch ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ class Environment:
     generation: int
     key: str = field(repr=False)
     listen: str
+    plugin_settings: Mapping[str, Any] = field(default_factory=dict)
     data: Path = Path("/data")
 
     def datasette_secret(self) -> str:

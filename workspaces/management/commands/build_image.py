@@ -1,12 +1,12 @@
-"""`manage.py build_image`: make sure that the default workspace image is there."""
+"""`manage.py build_image`: make sure that the image of new workspaces is there."""
 
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from deploy.engines import get_builder
-from deploy.images import ImageError, ensure_default_image
+from deploy.images import ImageError
+from workspaces import catalogue, releases
 
 
 class Command(BaseCommand):
@@ -16,7 +16,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            image = ensure_default_image(get_builder(), settings.STATE_DIR)
+            image = releases.build(catalogue.default_release(), get_builder())
         except ImageError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{image.reference} is ready")

@@ -1,0 +1,20 @@
+"""`manage.py rotate_secrets`: encrypt every customer secret with the first of ENCRYPTION_KEYS."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from deploy import lifecycle, vault
+
+
+class Command(BaseCommand):
+    """Run it after a new key was put in front; then the old one may be taken away."""
+
+    help = "Encrypt all customers' secrets with the first of ENCRYPTION_KEYS."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            done = lifecycle.reseal_secrets()
+        except vault.Unreadable as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"The secrets of {done} instances are encrypted with the first key")
