@@ -1,13 +1,15 @@
-"""What the control plane tells a container about itself: four variables, nothing else."""
+"""What the control plane tells a container about itself: a few variables, nothing else."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 MINIMUM_KEY_LENGTH = 32
 
@@ -47,7 +49,23 @@ def read_environment(environ: MutableMapping[str, str] = os.environ) -> Environm
         generation = int(environ["INSTANCE_GENERATION"])
     except ValueError:
         raise WrongEnvironment("INSTANCE_GENERATION is not a number") from None
-    return Environment(environ["INSTANCE_ID"], generation, key, environ["INSTANCE_LISTEN"])
+    return Environment(
+        environ["INSTANCE_ID"],
+        generation,
+        key,
+        environ["INSTANCE_LISTEN"],
+        _plugin_settings(environ.get("INSTANCE_PLUGIN_SETTINGS", "{}")),
+    )
+
+
+def _plugin_settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise WrongEnvironment("INSTANCE_PLUGIN_SETTINGS is no JSON object")
+    return settings
 
 
 _NAMES = ("INSTANCE_ID", "INSTANCE_GENERATION", "INSTANCE_KEY", "INSTANCE_LISTEN")
