@@ -3,6 +3,7 @@
 import csv
 import random
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,52 @@ def count_rows(person: Person, slug: str) -> int:
     return int(answer.json()[0]["n"])
 
 
+def spares(product: Product) -> int:
+    """Return how many instances are ready for whoever comes next."""
+    told = product.manage(
+        "shell",
+        "-c",
+        "from deploy.models import Instance;"
+        "print('ready:', Instance.objects.filter(spare=True, ready=True).count())",
+    )
+    return int(told.rpartition("ready:")[2])
+
+
+def keep_spares(product: Product, count: int) -> None:
+    """Have so many spares, and wait until they are there, and no more."""
+    product.manage(
+        "shell",
+        "-c",
+        f"from workspaces.models import Plan; Plan.objects.update(spares={count})",
+    )
+    deadline = time.monotonic() + 60
+    while spares(product) != count:
+        assert time.monotonic() < deadline, f"{spares(product)} spares, not {count}"
+
+
+def test_a_spare_is_somebodys_at_once(product: Product, person: Person) -> None:
+    """The page that follows the form shows a workspace that runs, and its address answers."""
+    keep_spares(product, 1)
+    slug = f"quick-{random.randrange(10**6)}"
+    person.sign_up()
+    person.go("/workspaces/new/")
+    person.page.fill("input[name=name]", slug)
+    expect(person.page.locator("input[name=slug]")).to_have_value(slug)
+    with person.page.expect_navigation(url=f"**/workspaces/{slug}/") as shown:
+        person.page.get_by_role("button", name="Create workspace").click()
+    answer = shown.value
+    assert answer is not None
+    assert re.search(r'class="status[^"]*running', answer.text()), "as the server sent it"
+    opened = person.page.goto(person.address(slug))
+    assert opened is not None
+    assert opened.status == 200
+    expect(person.page.locator("body")).to_contain_text("Datasette")
+
+
 def test_the_whole_story(
     product: Product, person: Person, stranger: Person, stations: Path
 ) -> None:
+    keep_spares(product, 0)  # so that there is something to watch
     page = person.page
     slug = f"weather-{random.randrange(10**6)}"
 
