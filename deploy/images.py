@@ -25,8 +25,8 @@ from django.utils import timezone
 from deploy.base_image import PYTHON, Base, BaseImageError, ensure_base
 from deploy.builder import Builder
 from deploy.engines.base import EngineError
-from deploy.models import Image
 from deploy.locks import normalized
+from deploy.models import Image
 from deploy.own_plugins import OwnPluginError, own_wheels
 from deploy.wheels import (
     WheelsError,

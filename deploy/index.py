@@ -57,9 +57,9 @@ class Facts:
     def requires_datasette(self) -> str:
         """Which Datasette it asks for, as it says itself; empty for any."""
         for requirement in self.requires:
-            match = re.match(r"datasette(?![\w-])\s*(?P<versions>[^;]*)", requirement, re.IGNORECASE)
-            if match:
-                return match["versions"].strip(" ()")
+            found = re.match(r"datasette(?![\w-])\s*([^;]*)", requirement, re.IGNORECASE)
+            if found:
+                return found[1].strip(" ()")
         return ""
 
 

@@ -191,7 +191,7 @@ def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any)
 
 
 def set_secrets(instance_id: UUID | str, sealed: dict[str, str]) -> None:
-    """Keep the secrets of an instance, each sealed by deploy.vault. The next container gets them."""
+    """Keep an instance's secrets, each sealed by deploy.vault. Its next container gets them."""
     Instance.objects.filter(pk=instance_id).update(secrets=sealed)
 
 

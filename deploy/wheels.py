@@ -106,7 +106,7 @@ def pip_command(requirements: Path, target: Path, architecture: str, python: str
 
 
 def platform_options(architecture: str, python: str) -> list[str]:
-    """What tells pip which wheels run in our images. Never source code: building it would run it."""
+    """What tells pip which wheels run in our images. No source code: to build it is to run it."""
     tags = [f"manylinux_{version}_{architecture}" for version in _GLIBC]
     platforms = [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{architecture}")]
     options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
@@ -123,8 +123,8 @@ def _pip(command: list[str]) -> None:
     if done.returncode != 0:
         if changed := _CHANGED.search(done.stderr + done.stdout):
             raise WheelsError(
-                f"{changed[1]} is not the file that was approved: the package index has another one "
-                "under the same name and version (its sha256 differs). Nothing was installed."
+                f"{changed[1]} is not the file that was approved: the package index has another "
+                "one under the same name and version (its sha256 differs). Nothing was installed."
             )
         errors = [line for line in done.stderr.splitlines() if not line.startswith("WARNING")]
         raise WheelsError("pip could not fetch the packages:\n" + "\n".join(errors[-8:]))

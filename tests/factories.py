@@ -10,9 +10,10 @@ from django.utils import timezone
 
 from accounts.models import Profile, User
 from deploy import lifecycle
+from deploy.images import release_lock
 from deploy.models import Image, Instance, InstanceEvent
 from deploy.states import Desired, Observed, Status, StopReason
-from workspaces.models import Member, Plan, Role, Workspace
+from workspaces.models import Member, Plan, Release, Role, Workspace
 
 _numbers = count(1)
 
@@ -77,8 +78,17 @@ def make_plan() -> Plan:
     return plan
 
 
+def make_release(version: str = "0.65.5") -> Release:
+    """Return a release; the first one that is made is the default."""
+    first = not Release.objects.filter(is_default=True).exists()
+    release, _ = Release.objects.get_or_create(
+        version=version, defaults={"lock": release_lock(version), "is_default": first}
+    )
+    return release
+
+
 def make_image(**fields: Any) -> Image:
-    """Make the row of an image that is ready; no engine has it."""
+    """Make the row of an image that is ready; no engine has it. New workspaces get it."""
     digest = uuid4().hex
     defaults = {
         "digest": digest,
@@ -86,7 +96,11 @@ def make_image(**fields: Any) -> Image:
         "state": Image.State.READY,
         "built_at": timezone.now(),
     }
-    return Image.objects.create(**defaults | fields)
+    image = Image.objects.create(**defaults | fields)
+    if image.state == Image.State.READY:
+        make_release()
+        Release.objects.filter(is_default=True).update(image=image)
+    return image
 
 
 def set_status(instance: Instance, status: Status) -> Instance:
@@ -116,6 +130,7 @@ def make_workspace(
         name=name or slug.replace("-", " ").capitalize(),
         slug=slug,
         plan=make_plan(),
+        release=make_release(),
         instance=instance,
         deleted_at=timezone.now() if status in (Status.DELETING, Status.DELETED) else None,
     )

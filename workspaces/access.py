@@ -26,6 +26,7 @@ NEEDS: Mapping[str, Role] = {
     "stop": Role.OWNER,
     "restart": Role.OWNER,
     "rename": Role.OWNER,
+    "change_plugins": Role.OWNER,
     "delete": Role.OWNER,
     "undelete": Role.OWNER,
 }

@@ -126,8 +126,8 @@ def lock_approval(approval: Approval, target: Target) -> None:
         _save(approval, state=Approval.State.FAILED, error=str(error))
         return
     if facts.version != approval.version:
-        error = f"The index has {facts.version}, and not {approval.version}."
-        _save(approval, state=Approval.State.FAILED, error=error)
+        words = f"The index has {facts.version}, and not {approval.version}."
+        _save(approval, state=Approval.State.FAILED, error=words)
         return
     activate(approval, pins)
 
@@ -153,9 +153,7 @@ def activate(approval: Approval, pins: dict[str, locks.Pin]) -> None:
         earlier = Approval.objects.filter(
             plugin=approval.plugin, release=approval.release, state=sets.ACTIVE
         )
-        earlier.update(
-            state=Approval.State.REPLACED, ended_at=timezone.now(), ended_by=approval.by
-        )
+        earlier.update(state=Approval.State.REPLACED, ended_at=timezone.now(), ended_by=approval.by)
         _save(approval, state=sets.ACTIVE, lock=locks.text_of(pins.values()), error="")
 
 

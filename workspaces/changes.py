@@ -131,7 +131,7 @@ def open_change(workspace: Workspace) -> Change | None:
 
 
 def set_secrets(workspace: Workspace, values: Mapping[str, str]) -> None:
-    """Keep some secrets; an empty value leaves the old one as it is. Used from the next start on."""
+    """Keep some secrets for the next container; an empty value leaves the old one as it is."""
     given = {name: vault.seal(value) for name, value in values.items() if value}
     if given:
         _save_secrets(workspace, lambda kept: {**kept, **given})

@@ -92,7 +92,8 @@ def mark_of(instance: Instance) -> str:
 
 
 @contextmanager
-def _a_hold() -> Iterator[bool]:
+def a_hold() -> Iterator[bool]:
+    """Take one of the places of those who wait for news; False when all are taken."""
     taken = _held.acquire(blocking=False)
     try:
         yield taken
@@ -109,7 +110,7 @@ def wait_for_news(instance: Instance, seen: str) -> str:
     now = mark_of(instance)
     if now != seen or not is_busy(instance):
         return now
-    with _a_hold() as may_wait:
+    with a_hold() as may_wait:
         if not may_wait:
             return now
 

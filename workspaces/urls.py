@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from workspaces import gateway_urls, views
+from workspaces import gateway_urls, plugin_views, views
 
 # The cloud pages. `new` can be no slug: it is reserved.
 web: list[URLPattern] = [
@@ -18,6 +18,18 @@ web: list[URLPattern] = [
     path("workspaces/<slug:slug>/rename/", views.rename, name="workspace_rename"),
     path("workspaces/<slug:slug>/delete/", views.delete, name="workspace_delete"),
     path("workspaces/<slug:slug>/undelete/", views.undelete, name="workspace_undelete"),
+    path("workspaces/<slug:slug>/plugins/", plugin_views.plugins, name="workspace_plugins"),
+    path("workspaces/<slug:slug>/plugins/live/", plugin_views.live, name="workspace_plugins_live"),
+    path(
+        "workspaces/<slug:slug>/plugins/roll-back/",
+        plugin_views.roll_back,
+        name="workspace_plugins_back",
+    ),
+    path(
+        "workspaces/<slug:slug>/plugins/forget/",
+        plugin_views.remove_secret,
+        name="workspace_remove_secret",
+    ),
     path("workspaces/<slug:slug>/activity/", views.activity, name="workspace_activity"),
     path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),
 ]

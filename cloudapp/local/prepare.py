@@ -33,9 +33,10 @@ def step(name: str, action: Callable[[], str]) -> None:
 
 
 def migrate() -> str:
-    """Bring the database up to date, and make the table that rate limits live in."""
+    """Bring the database up to date: tables, the one that rate limits live in, the catalogue."""
     call_command("migrate", interactive=False, verbosity=0)
     call_command("createcachetable", verbosity=0)
+    call_command("load_catalogue", stdout=io.StringIO())
     return "migrated"
 
 

@@ -138,7 +138,9 @@ def test_a_file_that_is_not_the_approved_one_is_named(
     only_from(source.parent, monkeypatch)
     lock = lock_of(source)
     make_wheel(tmp_path / "mirror", "cloudapp_no_such_bird", "[datasette]\nevil = evil\n")
-    with pytest.raises(WheelsError, match=r"cloudapp.no.such.bird==1\.0.* is not the file that was"):
+    with pytest.raises(
+        WheelsError, match=r"cloudapp.no.such.bird==1\.0.* is not the file that was"
+    ):
         fetch_wheels(lock, "x86_64", "3.13", tmp_path / "cache")
 
 
@@ -151,7 +153,9 @@ def test_one_more_package_fetches_one_more_wheel(
     cache = tmp_path / "cache"
     fetch_wheels(lock_of(one), "x86_64", "3.13", cache)
     one.unlink()
-    fetched = fetch_wheels(lock_of(two) + "\n" + lock_of(fetched_one(cache)), "x86_64", "3.13", cache)
+    fetched = fetch_wheels(
+        lock_of(two) + "\n" + lock_of(fetched_one(cache)), "x86_64", "3.13", cache
+    )
     assert [wheel.name for wheel in fetched] == [one.name, two.name]
 
 

@@ -1,4 +1,4 @@
-"""The catalogue: releases that operators offer, plugins that they approved, and who may use them."""
+"""The catalogue: releases that operators offer, plugins that they approved, who may use them."""
 
 from typing import ClassVar
 

@@ -43,7 +43,8 @@ def build_datasette(environment: Environment) -> Datasette:
     return Datasette(
         files=[str(file) for file in files],
         secret=environment.datasette_secret(),
-        metadata={"plugins": {"datasette-upload-dbs": uploads}},
+        # Ours last: nobody's setting moves the uploads to another place.
+        metadata={"plugins": {**environment.plugin_settings, "datasette-upload-dbs": uploads}},
         template_dir=str(Path(__file__).parent / "templates"),
         **_only_in_1_0(data),
     )
