@@ -131,8 +131,7 @@ def create_workspace(user: User, name: str, slug: str) -> Workspace:
 def _create(user: User, name: str, slug: str) -> Workspace:
     plan = default_plan()
     _hold_to_quota(user, plan)
-    release_purged(slug)
-    if not is_slug_free(slug):
+    if Workspace.objects.filter(slug=slug, purged_at=None).exists() and not release_purged(slug):
         raise SlugTaken(slug, free_slug(slug))
     image = default_image()
     if image is None:
