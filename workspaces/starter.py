@@ -71,6 +71,7 @@ def _load_approval(plugin: Plugin, release: str, said: Mapping[str, str]) -> int
         release=Release.objects.get(version=release),
         version=version,
         reach=Approval.Reach.EVERYONE,
+        required=not pins,  # it is in the release already
         note="Came with this software.",
     )
     catalogue.activate(approval, pins)
