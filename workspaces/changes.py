@@ -197,7 +197,11 @@ def _built(change: Change, builder: Builder) -> Image:
     clock = _Clock(change)
     try:
         image = images.ensure_image(
-            builder, lock, settings.STATE_DIR, on_step=lambda step: clock.begin(steps[step])
+            builder,
+            lock,
+            settings.STATE_DIR,
+            on_step=lambda step: clock.begin(steps[step]),
+            common=change.release.pins,
         )
     except ImageError as error:
         raise ChangeFailed(str(error)) from error

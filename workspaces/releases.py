@@ -25,7 +25,7 @@ def build(release: Release, builder: Builder) -> Image:
         lock = sets.lock_of(release, [])
     except locks.Conflict as conflict:
         raise ImageError(f"What is required on {release} does not fit: {conflict}") from conflict
-    image = images.ensure_image(builder, lock, settings.STATE_DIR)
+    image = images.ensure_image(builder, lock, settings.STATE_DIR, common=release.pins)
     Release.objects.filter(pk=release.pk).update(image=image)
     return image
 
