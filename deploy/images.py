@@ -45,6 +45,8 @@ REPOSITORY = "cloudapp-workspace"
 DEFAULT_RELEASE = "0.65.5"
 SMOKE_COMMAND = ("/opt/workspace/bin/python", "-IB", "-m", "cloudapp_workspace.smoke")
 SMOKE_SECONDS = 60.0
+# How long the server may take to start and answer; a good one needs about a second.
+ANSWER_SECONDS = 20.0
 OWN_PLUGIN = "cloudapp-workspace-plugin"
 DIGEST_LABEL = "cloudapp.image.digest"
 
@@ -184,7 +186,8 @@ def smoke_test(builder: Builder, inputs: ImageInputs, wheels: list[Path]) -> dic
     Returns what it reported ({"plugins": [...], "datasette": "0.65.5", "seconds": 0.4}).
     Raises ImageError or EngineError.
     """
-    result = builder.run_once(inputs.reference, SMOKE_COMMAND, SMOKE_SECONDS)
+    command = (*SMOKE_COMMAND, str(ANSWER_SECONDS))
+    result = builder.run_once(inputs.reference, command, SMOKE_SECONDS)
     if result.exit_code != 0:
         tail = "\n".join(result.output.strip().splitlines()[-15:])
         raise ImageError(f"The image was built, but does not work:\n{tail}")
@@ -237,7 +240,7 @@ def ensure_image(
         inputs = image_inputs(ensure_base(builder), lock, architecture)
     except (BaseImageError, EngineError) as error:
         raise ImageError(str(error)) from error
-    with _only_one(state_dir, inputs):
+    with _only_one(state_dir, inputs.digest):
         image, _ = Image.objects.get_or_create(
             digest=inputs.digest,
             defaults={"reference": inputs.reference, "inputs": dict(inputs.values)},
@@ -255,23 +258,31 @@ def ensure_image(
     return image
 
 
-def remove(builder: Builder, image: Image) -> bool:
-    """Remove an image from the engine, unless a container still uses it. Return whether it went."""
-    try:
-        builder.remove_image(image.reference)
-    except EngineError as error:
-        logger.warning("%s is not removed: %s", image, error)
-        return False
-    _record(image, Image.State.PRUNED)
+def remove(
+    builder: Builder, image: Image, state_dir: Path, is_needed: Callable[[Image], bool]
+) -> bool:
+    """Remove an image from the engine, unless somebody needs it by now. Return whether it went.
+
+    Nobody builds or takes it meanwhile. One that a container uses stays.
+    """
+    with _only_one(state_dir, image.digest):
+        if is_needed(image):
+            return False
+        try:
+            builder.remove_image(image.reference)
+        except EngineError as error:
+            logger.warning("%s is not removed: %s", image, error)
+            return False
+        _record(image, Image.State.PRUNED)
     return True
 
 
 @contextmanager
-def _only_one(state_dir: Path, inputs: ImageInputs) -> Iterator[None]:
+def _only_one(state_dir: Path, digest: str) -> Iterator[None]:
     """One build of the same image at a time on this machine; the second one finds it done."""
     directory = state_dir / "images"
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / f"{inputs.digest[:12]}.lock").open("w") as lock:
+    with (directory / f"{digest[:12]}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

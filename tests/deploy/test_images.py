@@ -337,7 +337,9 @@ def test_an_image_that_does_not_start_is_refused_with_its_own_words(
 def test_the_context_holds_what_is_needed_and_nothing_else() -> None:
     with tarfile.open(fileobj=images.build_context([])) as tar:
         members = tar.getmembers()
-    assert {"Dockerfile", "common/requirements.txt", "further/requirements.txt"} <= {member.name for member in members}
+    assert {"Dockerfile", "common/requirements.txt", "further/requirements.txt"} <= {
+        member.name for member in members
+    }
     assert not [member.name for member in members if "__pycache__" in member.name]
     assert {(member.mtime, member.uid, member.mode) for member in members} == {(0, 0, 0o644)}
 
