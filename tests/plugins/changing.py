@@ -38,6 +38,16 @@ from workspaces.models import Activity, Approval, Change, Grant, Plan, Plugin, R
 SECONDS = 60.0
 _numbers = itertools.count(1)
 _PYTHON = ("/opt/workspace/bin/python", "-IB", "-c")
+_WRITE = """
+import sqlite3
+with sqlite3.connect("/data/{}") as db:
+    db.execute("create table if not exists t (a)")
+    db.execute("insert into t values (1)")
+"""
+_COUNT = """
+import sqlite3
+print(len([*sqlite3.connect("/data/{}").execute("select a from t")]))
+"""
 # The tables that these tests fill, those that point at others first.
 TABLES = (Change, Activity, Grant, Workspace, InstanceEvent, LogTail, Instance, Approval, Plugin)
 
@@ -193,17 +203,11 @@ class Place:
 
     def write(self, database: str) -> None:
         """Have a database with a row in it."""
-        self.run(
-            "import sqlite3; db = sqlite3.connect('/data/%s'); db.execute('create table if not "
-            "exists t (a)'); db.execute('insert into t values (1)'); db.commit()" % database
-        )
+        self.run(_WRITE.format(database))
 
     def rows(self, database: str) -> int:
         """How many rows there are in it."""
-        code = (
-            "import sqlite3; print(len([*sqlite3.connect('/data/%s').execute('select a from t')]))"
-        )
-        return int(self.run(code % database))
+        return int(self.run(_COUNT.format(database)))
 
     @contextmanager
     def visited(self) -> Iterator["Visitor"]:
@@ -302,7 +306,7 @@ class Visitor:
         return max((visit.seconds for visit in self.visits if visit.held), default=0.0)
 
 
-# --- a worker that dies ----------------------------------------------------------------------------
+# --- a worker that dies --------------------------------------------------------------------------
 
 
 class Mortals:

@@ -151,13 +151,7 @@ def test_one_that_its_owner_stopped_stays_stopped(world: World, owls: str) -> No
     assert place.row.instance.desired == Desired.STOPPED
 
 
-# --- refused before anything is touched ------------------------------------------------------------
-
-
-def refused_change(place: Place, change: Change, words: str, visits: list[str]) -> None:
-    """A change failed in these words, and nobody noticed."""
-    assert change.state == "failed"
-    assert re.search(words, change.error, re.DOTALL), change.error
+# --- refused before anything is touched -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,7 +235,7 @@ def test_a_conflicting_pair_is_named(world: World, place: Place) -> None:
     assert not place.row.changes.filter(state="open").exists()
 
 
-# --- rolled back -----------------------------------------------------------------------------------
+# --- rolled back ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
