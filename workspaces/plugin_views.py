@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_POST
 
 from deploy import notify
 from workspaces import access, changes, progress, sets
@@ -143,11 +143,16 @@ def _page(
 
 
 @signed_in
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_GET
 def plugins(request: SignedInRequest, slug: str) -> HttpResponse:
-    """Show what a workspace may have; switch several on and off at once."""
-    if request.method != "POST":
-        return _page(request, access.get_member(request.user, slug, access.NEEDS["see"]))
+    """Show what a workspace may have, what is on, and how the last change goes."""
+    return _page(request, access.get_member(request.user, slug, access.NEEDS["see"]))
+
+
+@signed_in
+@require_POST
+def apply(request: SignedInRequest, slug: str) -> HttpResponse:
+    """Have just the ticked plugins on: several at once, or none of them."""
     member = access.get_member(request.user, slug, access.NEEDS["change_plugins"])
     ticked = set(request.POST.getlist(PLUGIN))
     try:
