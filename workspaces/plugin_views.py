@@ -125,6 +125,9 @@ def _page(
     status: int = 200,
 ) -> HttpResponse:
     workspace = member.workspace
+    change = changes.open_change(workspace)
+    if change is not None and ticked is None:
+        ticked = sets.names_of(change.wanted.select_related("plugin"))
     offered = choices(workspace, ticked)
     shown = {choice.approval.plugin_id for choice in offered}
     running = workspace.plugins.select_related("plugin")

@@ -1,4 +1,4 @@
-"""The plugins page: what is offered to whom, what is refused in which words, and how a change goes."""
+"""The plugins page: what is offered to whom, what is refused in which words, how a change goes."""
 
 import hashlib
 from collections.abc import Callable

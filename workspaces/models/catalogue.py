@@ -10,6 +10,19 @@ from django.utils import timezone
 from deploy import locks
 from deploy.models import Image
 
+# Words that are not spelled as package names are.
+_SPELLINGS = {
+    "csv": "CSV",
+    "csvs": "CSV files",
+    "dbs": "databases",
+    "fts": "full-text search",
+    "jinja": "Jinja",
+    "json": "JSON",
+    "python": "Python",
+    "re2": "RE2",
+    "sql": "SQL",
+}
+
 
 class Release(models.Model):
     """A Datasette version that the operators offer, with all that every image of it holds."""
@@ -83,7 +96,9 @@ class Plugin(models.Model):
     @property
     def title(self) -> str:
         """Its name as people read it: without what all of them have in common."""
-        return self.name.removeprefix("datasette-").replace("-", " ").capitalize()
+        words = self.name.removeprefix("datasette-").split("-")
+        title = " ".join(_SPELLINGS.get(word, word) for word in words)
+        return title[0].upper() + title[1:]
 
 
 class Approval(models.Model):
