@@ -7,10 +7,12 @@ import csv
 import json
 import random
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -128,6 +130,52 @@ def test_from_a_csv_file_through_python_to_a_map(person: Person, trees: Path) ->
     expect(page.locator("#change-words")).to_contain_text("Done", timeout=CHANGE_MS)
     assert plugins_of(person, slug) == before
     assert sql(person, slug, done) == [{"n": ROWS - 1}], "the data stays"
+
+
+class Visitors:
+    """People who look at a workspace the whole time, through the router, until `leave`."""
+
+    def __init__(self, person: Person, slug: str, count: int = 4) -> None:
+        cookies = person.page.context.cookies(person.address(slug))
+        self._headers = {
+            "Cookie": "; ".join(f"{cookie['name']}={cookie['value']}" for cookie in cookies),
+            "Host": f"{slug}.localhost:{person.product.port}",
+            "Accept": "text/html",
+        }
+        self._url = f"http://127.0.0.1:{person.product.port}/data"
+        self._left = threading.Event()
+        self.statuses: list[int] = []
+        self.slowest = 0.0
+        self._threads = [threading.Thread(target=self._look) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _look(self) -> None:
+        with httpx.Client(headers=self._headers, timeout=60) as client:
+            while not self._left.is_set():
+                began = time.monotonic()
+                self.statuses.append(client.get(self._url).status_code)
+                self.slowest = max(self.slowest, time.monotonic() - began)
+
+    def leave(self) -> None:
+        self._left.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_nobody_who_looks_at_it_notices_a_change(person: Person) -> None:
+    slug = make_workspace(person)
+    apply(person, slug, "datasette-vega")  # built once, so that the next changes are quick
+    plugins_of(person, slug)
+    visitors = Visitors(person, slug)
+    try:
+        apply(person, slug)
+        apply(person, slug, "datasette-vega")
+    finally:
+        visitors.leave()
+    assert len(visitors.statuses) > 100
+    assert set(visitors.statuses) == {200}
+    print(f"{len(visitors.statuses)} requests, the slowest took {visitors.slowest:.2f} s")
 
 
 def wait_for(true: Callable[[], bool], person: Person) -> None:
