@@ -55,6 +55,15 @@ class Activity:
         """
         return [task for task in asyncio.all_tasks() if _outlives_its_request(task)]
 
+    async def finish(self, grace_seconds: float) -> None:
+        """Wait for what requests left behind, then let it go."""
+        deadline = self._now() + grace_seconds
+        while tasks := self.left_behind():
+            remaining = deadline - self._now()
+            if remaining <= 0:
+                return
+            await asyncio.wait(tasks, timeout=remaining)
+
 
 def _outlives_its_request(task: asyncio.Task[Any]) -> bool:
     request = task.get_context().get(_current)

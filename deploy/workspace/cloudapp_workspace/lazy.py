@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 PINT = "datasette.vendored.pint"
-# Imported as a whole module and used only for internal requests, and for a debugger.
-ON_FIRST_USE = ("httpx", "pdb")
+# Imported as a whole module and used only for internal requests (1.0: httpx2), and for a debugger.
+ON_FIRST_USE = ("httpx", "httpx2", "pdb")
 
 
 def install() -> None:

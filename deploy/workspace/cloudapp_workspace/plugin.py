@@ -2,6 +2,8 @@
 
 Registered last by server.py, which makes our routes come first and our permission answer count
 last: Datasette 0.65 asks everybody and keeps the last answer that is not None.
+
+It serves 0.65 and 1.0; each calls the hooks that it knows and never looks at the others.
 """
 
 from __future__ import annotations
@@ -14,40 +16,12 @@ from datasette.app import Datasette
 from datasette.utils.asgi import Request
 
 from cloudapp_workspace.guard import SCOPE_KEY
+from cloudapp_workspace.permissions import may, role_allows
 from cloudapp_workspace.uploads import upload_database
 
 SIGN_OUT = "/-/cloudapp/sign-out"
-
-READING = frozenset(
-    {
-        "view-instance",
-        "view-database",
-        "view-database-download",
-        "view-table",
-        "view-query",
-        "execute-sql",
-    }
-)
-# The permission names of Datasette 1.0 and of well-known plugins, besides the ones in our image.
-WRITING = frozenset(
-    {
-        "upload-csvs",
-        "upload-dbs",
-        "configure-fts",
-        "insert-row",
-        "update-row",
-        "delete-row",
-        "create-table",
-        "alter-table",
-        "drop-table",
-        "datasette-write",
-        "edit-schema",
-        "edit-schema-create-table",
-        "edit-schema-drop-table",
-        "datasette-edit-templates",
-        "enrichments",
-    }
-)
+# For Datasette 1.0: no database (parent), no table or query in it (child), and not all of them.
+NOWHERE = "select null as parent, null as child where 0"
 
 
 @hookimpl(tryfirst=True)
@@ -59,23 +33,31 @@ def actor_from_request(request: Request) -> dict[str, str] | None:
 
 @hookimpl(trylast=True)
 def permission_allowed(actor: dict[str, Any] | None, action: str) -> bool | None:
-    """Everybody reads, viewers do nothing else, editors write, owners do everything.
+    """Datasette 0.65 asks here. The last answer counts, and that is ours."""
+    return role_allows(actor, action)
 
-    None leaves the answer to Datasette and the other plugins: they may hide a table from somebody,
-    and they know their own permissions. Requests without an actor come from inside only.
+
+@hookimpl
+def permission_resources_sql(actor: dict[str, Any] | None, action: str) -> Any:
+    """Datasette 1.0 asks here. An order of hooks does not exist there, only rules in SQL.
+
+    A rule about one table or query beats a general one, whoever made it: somebody who stored a
+    query and then became a viewer would go on changing it. So our no is a restriction to nothing,
+    which no rule gets around.
     """
-    if actor is None or action in READING:
+    allowed = role_allows(actor, action)
+    if allowed is None:
         return None
-    if actor.get("role") == "owner":
-        return True
-    if actor.get("role") == "editor":
-        return True if action in WRITING else None
-    return False
+    from datasette.permissions import PermissionSQL  # noqa: PLC0415 - 0.65 has no such module
+
+    if allowed:
+        return PermissionSQL.allow(f"{(actor or {}).get('role')} of this workspace")
+    return PermissionSQL(restriction_sql=NOWHERE)
 
 
 @hookimpl
 def skip_csrf() -> bool:
-    """The guard has already refused writes that another site's page caused.
+    """The guard has already refused writes that another site's page caused. Asked by 0.65 only.
 
     asgi-csrf 0.11 would read the form for its token, and fails at that with every python-multipart
     since 0.0.26, which in turn is the first without a known denial of service.
@@ -111,7 +93,7 @@ def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
         actor = request.actor if request else None
         return {
             "workspace": _ours(request).get("workspace"),
-            "may_write": await datasette.permission_allowed(actor, "upload-dbs"),
+            "may_write": await may(datasette, actor, "upload-dbs"),
         }
 
     return variables
@@ -125,7 +107,10 @@ def extra_css_urls(datasette: Datasette) -> list[str]:
 
 @hookimpl
 def get_metadata(datasette: Datasette) -> dict[str, Any]:
-    """Keep the book-keeping of CSV imports out of people's sight (it stays readable)."""
+    """Keep the book-keeping of CSV imports out of people's sight (it stays readable).
+
+    Asked by 0.65 only; 1.0 hides every table whose name begins with an underscore.
+    """
     hidden = {"tables": {"_csv_progress_": {"hidden": True}}}
     return {"databases": dict.fromkeys(datasette.databases, hidden)}
 

@@ -7,7 +7,6 @@ import gc
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,6 @@ from cloudapp_workspace.guard import Guard  # noqa: E402
 # Longer than nginx keeps idle upstream connections (60 s), so it is never us who hangs up first:
 # a POST on a connection that closes at that moment would be an error page for somebody.
 KEEP_ALIVE_SECONDS = 75
-# Requests in flight may take as long as the engine allows. An import that outlives its request
-# gets this long; then it is marked as interrupted, and the stop stays orderly.
-IMPORT_GRACE_SECONDS = 20.0
 
 pm.register(plugin, name="cloudapp-workspace")
 encoding.install()
@@ -49,11 +45,25 @@ def build_datasette(environment: Environment) -> Datasette:
         secret=environment.datasette_secret(),
         metadata={"plugins": {"datasette-upload-dbs": uploads}},
         template_dir=str(Path(__file__).parent / "templates"),
+        **_only_in_1_0(data),
     )
 
 
+def _only_in_1_0(data: Path) -> dict[str, str]:
+    """Where 1.0 keeps stored queries and column types; without it they die at a stop.
+
+    0.65 keeps nothing of its own and does not know the argument.
+    """
+    if not hasattr(Datasette, "get_internal_database"):
+        return {}
+    return {"internal": str(storage.internal_database(data))}
+
+
 def serve(environment: Environment, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; returns when everything is finished and written down."""
+    """Serve until SIGTERM or SIGINT; returns when everything is finished and written down.
+
+    Raises SystemExit(3) when Datasette or a plugin failed at its start.
+    """
     datasette = build_datasette(environment)
     activity = Activity()
     guard = Guard(datasette.app(), datasette, environment, activity)
@@ -72,7 +82,7 @@ def serve(environment: Environment, listener: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     _say(f"Datasette {__version__} starts with {', '.join(sorted(datasette.databases))}")
-    asyncio.run(_run(_Server(config), listener, activity))
+    asyncio.run(_Server(config).serve(sockets=[listener]))
     _close(datasette, environment.data)
     _say("stopped: nothing was cut, everything is written down")
 
@@ -80,21 +90,6 @@ def serve(environment: Environment, listener: socket.socket) -> None:
 def _say(line: str) -> None:
     """Tell whoever reads the log. Datasette itself only writes when something goes wrong."""
     print(line, file=sys.stderr, flush=True)
-
-
-async def _run(server: _Server, listener: socket.socket, activity: Activity) -> None:
-    await server.serve(sockets=[listener])
-    await _finish_imports(activity)
-
-
-async def _finish_imports(activity: Activity) -> None:
-    """Wait for what requests left behind, then let it go."""
-    deadline = time.monotonic() + IMPORT_GRACE_SECONDS
-    while tasks := activity.left_behind():
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return
-        await asyncio.wait(tasks, timeout=remaining)
 
 
 def _close(datasette: Datasette, data: Path) -> None:

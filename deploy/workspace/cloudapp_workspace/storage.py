@@ -15,6 +15,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 HOME_DATABASE = "data.db"
+# Datasette's own. Not *.db, so that it is never served.
+INTERNAL_DATABASE = ".datasette-internal"
 INTERRUPTED = "The workspace stopped before this import was finished. Please upload the file again."
 
 _MARK_INTERRUPTED = "update _csv_progress_ set error = ? where completed is null and error is null"
@@ -38,6 +40,20 @@ def database_files(data: Path) -> list[Path]:
     """All databases, the home database first: uploads go to the first one unless told otherwise."""
     files = [path for path in data.glob("*.db") if path.is_file() and not path.is_symlink()]
     return sorted(files, key=lambda path: (path.name != HOME_DATABASE, path.name))
+
+
+def internal_database(data: Path) -> Path:
+    """Datasette 1.0's own database, ready for use; a broken one is put aside.
+
+    Nothing would start with a broken one, and it holds nobody's rows.
+    """
+    path = data / INTERNAL_DATABASE
+    if not _reported(make_ready, path):
+        path.replace(data / f"{INTERNAL_DATABASE}.broken")
+        for suffix in ("-wal", "-shm"):  # else they would be played into the new one
+            (data / f"{INTERNAL_DATABASE}{suffix}").unlink(missing_ok=True)
+        make_ready(path)
+    return path
 
 
 def usable_databases(data: Path) -> list[Path]:

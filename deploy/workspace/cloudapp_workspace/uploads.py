@@ -23,6 +23,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request as StarletteRequest
 
 from cloudapp_workspace import storage
+from cloudapp_workspace.permissions import may
 
 CHUNK = 1024 * 1024
 SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -36,7 +37,7 @@ async def upload_database(
     scope: dict[str, Any], receive: Any, datasette: Datasette, request: Request
 ) -> Response:
     """Show the form, or take the file and add it to the running Datasette. Raises Forbidden."""
-    if not await datasette.permission_allowed(request.actor, "upload-dbs", default=False):
+    if not await may(datasette, request.actor, "upload-dbs"):
         raise Forbidden("Permission denied for upload-dbs")
     if request.method != "POST":
         return await _form(datasette, request)
