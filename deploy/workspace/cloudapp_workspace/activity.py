@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from datasette.app import Datasette
 
 
+# Work that people wait for, by the name of its coroutine.
+_WORK = {
+    "upload_csvs.<locals>.parse_csv": "importing a CSV file",
+    "Enrichment.start_enrichment_in_process.<locals>.run_enrichment": "enriching a table",
+}
+
+
 class _Request:
     """One request, kept in the context of every task that it starts."""
 
@@ -51,7 +58,8 @@ class Activity:
         """Tasks that a finished request started and that still run, such as a CSV import.
 
         Every task inherits the context of whoever made it, so nobody has to report anything. What
-        plugins start before the first request (periodic work) is not counted.
+        plugins start before the first request (periodic work) is not counted, except for work that
+        we know to end: datasette-enrichments goes on with its jobs when it starts.
         """
         return [task for task in asyncio.all_tasks() if _outlives_its_request(task)]
 
@@ -67,7 +75,7 @@ class Activity:
 
 def _outlives_its_request(task: asyncio.Task[Any]) -> bool:
     request = task.get_context().get(_current)
-    return request is not None and not request.running
+    return not request.running if request is not None else _name(task) in _WORK
 
 
 def busy(activity: Activity, datasette: Datasette) -> list[str]:
@@ -81,7 +89,9 @@ def busy(activity: Activity, datasette: Datasette) -> list[str]:
 
 
 def _describe(task: asyncio.Task[Any]) -> str:
-    name = getattr(task.get_coro(), "__qualname__", task.get_name())
-    if name == "upload_csvs.<locals>.parse_csv":
-        return "importing a CSV file"
-    return f"background work: {name}"
+    name = _name(task)
+    return _WORK.get(name, f"background work: {name}")
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__qualname__", task.get_name())

@@ -14,7 +14,7 @@ from datasette.app import Datasette
 
 from cloudapp_workspace.activity import Activity, busy
 from cloudapp_workspace.environment import Environment
-from cloudapp_workspace.pages import NOT_HERE, OTHER_SITE, Send, refuse, send_json
+from cloudapp_workspace.pages import LOOK_ONLY, NOT_HERE, OTHER_SITE, Send, refuse, send_json
 from cloudapp_workspace.tokens import Claims, Refused, verify
 
 HEALTH = "/-/instance/health"
@@ -28,6 +28,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_ENRICHMENT_JOBS = "/-/enrichment-jobs/"
 
 
 class Guard:
@@ -54,6 +55,8 @@ class Guard:
             await self._probe(claims, scope, send)
         elif _from_another_site(scope):
             await refuse(scope, send, OTHER_SITE)
+        elif _not_for_viewers(claims, scope):
+            await refuse(scope, send, LOOK_ONLY)
         else:
             with self._activity.request():
                 await self._app(_with_actor(scope, claims), receive, send)
@@ -102,6 +105,17 @@ def _with_actor(scope: Scope, claims: Claims) -> Scope:
 
 def _ours(header: bytes) -> bool:
     return header.lower().startswith(b"x-cloudapp-")
+
+
+def _not_for_viewers(claims: Claims, scope: Scope) -> bool:
+    """Viewers send no writes at all, for the plugins that forget to ask.
+
+    datasette-enrichments, up to 0.6a0 at least, lets anybody pause, resume and cancel a job, and
+    makes its tables in any database when anybody asks for the progress of one.
+    """
+    if (claims.actor or {}).get("role") != "viewer" or scope["type"] != "http":
+        return False
+    return scope["method"] not in _SAFE_METHODS or scope["path"].startswith(_ENRICHMENT_JOBS)
 
 
 def _from_another_site(scope: Scope) -> bool:

@@ -17,6 +17,10 @@ OTHER_SITE = (
     "This request came from another site",
     "For your safety nothing was changed. Go back to the workspace and try again there.",
 )
+LOOK_ONLY = (
+    "You may look at this workspace, not change it",
+    "Nothing was changed. Ask an owner of the workspace if you need to edit it.",
+)
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>

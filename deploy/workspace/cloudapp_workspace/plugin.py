@@ -20,6 +20,12 @@ from cloudapp_workspace.permissions import may, role_allows
 from cloudapp_workspace.uploads import upload_database
 
 SIGN_OUT = "/-/cloudapp/sign-out"
+HIDDEN_TABLES = (
+    "_csv_progress_",
+    "_enrichment_jobs",
+    "_enrichment_progress",
+    "_enrichment_errors",
+)
 # For Datasette 1.0: no database (parent), no table or query in it (child), and not all of them.
 NOWHERE = "select null as parent, null as child where 0"
 
@@ -107,12 +113,16 @@ def extra_css_urls(datasette: Datasette) -> list[str]:
 
 @hookimpl
 def get_metadata(datasette: Datasette) -> dict[str, Any]:
-    """Keep the book-keeping of CSV imports out of people's sight (it stays readable).
+    """Keep the book-keeping of plugins out of people's sight (it stays readable).
 
     Asked by 0.65 only; 1.0 hides every table whose name begins with an underscore.
     """
-    hidden = {"tables": {"_csv_progress_": {"hidden": True}}}
-    return {"databases": dict.fromkeys(datasette.databases, hidden)}
+    # New ones for each database: Datasette writes what other plugins say into what we return.
+    return {"databases": {name: {"tables": _hidden_tables()} for name in datasette.databases}}
+
+
+def _hidden_tables() -> dict[str, dict[str, bool]]:
+    return {table: {"hidden": True} for table in HIDDEN_TABLES}
 
 
 def _ours(request: Request | None) -> dict[str, Any]:
