@@ -28,6 +28,7 @@ from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_v
 
 SOURCE = Path(__file__).parent / "workspace"
 REPOSITORY = "cloudapp-workspace"
+DEFAULT_RELEASE = "0.65.5"
 SMOKE_COMMAND = ("/opt/workspace/bin/python", "-IB", "-m", "cloudapp_workspace.smoke")
 SMOKE_SECONDS = 60.0
 OWN_PLUGIN = "cloudapp-workspace-plugin"
@@ -57,7 +58,19 @@ class ImageInputs:
 
 def default_lock() -> str:
     """The locked packages of the default image."""
-    return (SOURCE / "requirements.txt").read_text()
+    return release_lock(DEFAULT_RELEASE)
+
+
+def release_lock(version: str) -> str:
+    """The locked packages of the image with this Datasette and the default plugins.
+
+    Raises ImageError for a version that this installation has no lock for.
+    """
+    locks = {path.stem: path for path in (SOURCE / "releases").glob("*.txt")}
+    if version not in locks:
+        known = ", ".join(sorted(locks))
+        raise ImageError(f"There is no lock for Datasette {version!r}. There are: {known}.")
+    return locks[version].read_text()
 
 
 def image_inputs(base: Base, lock: str, architecture: str) -> ImageInputs:
@@ -119,7 +132,7 @@ def smoke_test(builder: Builder, inputs: ImageInputs, wheels: list[Path]) -> dic
     if result.exit_code != 0:
         tail = "\n".join(result.output.strip().splitlines()[-15:])
         raise ImageError(f"The image was built, but does not work:\n{tail}")
-    report: dict[str, Any] = json.loads(result.output.strip().splitlines()[-1])
+    report = _report(result.output)
     found = {normalized(name) for name in report["plugins"]}
     expected = datasette_plugins(wheels) | {OWN_PLUGIN}
     if found != expected:
@@ -128,6 +141,15 @@ def smoke_test(builder: Builder, inputs: ImageInputs, wheels: list[Path]) -> dic
             f"not expected: {_names(found - expected)}."
         )
     return report
+
+
+def _report(output: str) -> dict[str, Any]:
+    lines = output.strip().splitlines()
+    try:
+        report = json.loads(lines[-1])
+    except (IndexError, ValueError) as error:
+        raise ImageError("The image was built, but its test ended without a report.") from error
+    return dict(report)
 
 
 def _names(names: set[str] | frozenset[str]) -> str:

@@ -19,12 +19,11 @@ from pytest_django import DjangoDbBlocker
 
 from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi
 from deploy import mounts
-from deploy.base_image import PYTHON, ensure_base
-from deploy.engines import firewall, get_builder, get_engine
+from deploy.engines import firewall, get_engine
 from deploy.engines.base import Engine
-from deploy.images import build_image, default_lock, image_inputs, smoke_test
-from deploy.wheels import fetch_wheels
+from deploy.images import default_lock
 from tests.browser import browser, new_page, page
+from tests.deploy.workspace_support import built_image
 
 # Here and nowhere else: each conftest that imports them would start a browser of its own.
 __all__ = ["browser", "new_page", "page"]
@@ -130,11 +129,4 @@ def docker_client() -> Iterator[docker.APIClient]:
 @pytest.fixture(scope="session")
 def workspace_image(engine: Engine) -> str:
     """The reference of the default workspace image, built and tried out when there is none."""
-    builder, lock = get_builder(), default_lock()
-    architecture = builder.architecture()
-    inputs = image_inputs(ensure_base(builder), lock, architecture)
-    if not builder.image_exists(inputs.reference):
-        wheels = fetch_wheels(lock, architecture, PYTHON, Path(settings.STATE_DIR) / "wheels")
-        build_image(builder, inputs, lock, wheels)
-        smoke_test(builder, inputs, wheels)
-    return inputs.reference
+    return built_image(default_lock())

@@ -8,8 +8,10 @@ import pytest
 from django.conf import settings
 
 from deploy import logs, reconcile, sweep, watcher
+from deploy.engines.base import Engine
+from deploy.images import release_lock
 from tests.deploy.fake_engine import FakeEngine
-from tests.deploy.workspace_support import Workspace, workspace
+from tests.deploy.workspace_support import ALPHA, Workspace, built_image, workspace
 
 
 @pytest.fixture
@@ -28,6 +30,12 @@ def workspace_docker() -> Iterator[docker.DockerClient]:
     client = docker.from_env()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def alpha_image(engine: Engine) -> str:
+    """The reference of the image with the alpha, built and tried out when there is none."""
+    return built_image(release_lock(ALPHA))
 
 
 @pytest.fixture

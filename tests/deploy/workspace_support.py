@@ -17,8 +17,15 @@ from typing import Any, NamedTuple
 import docker
 import httpx
 import jwt
+from django.conf import settings
 from docker.models.containers import Container
 
+from deploy.base_image import PYTHON, ensure_base
+from deploy.engines import get_builder
+from deploy.images import build_image, image_inputs, smoke_test
+from deploy.wheels import fetch_wheels
+
+ALPHA = "1.0a41"
 TEST_LABEL = "cloudapp.test.workspace-image"
 START_SECONDS = 30.0
 STOP_SECONDS = 20
@@ -36,6 +43,18 @@ HARDENED: dict[str, Any] = {
     "pids_limit": 128,
 }
 TMPFS = "rw,noexec,nosuid,nodev,size=16m,mode=1777"
+
+
+def built_image(lock: str) -> str:
+    """The reference of the image of a lock, built and tried out when the engine has none."""
+    builder = get_builder()
+    architecture = builder.architecture()
+    inputs = image_inputs(ensure_base(builder), lock, architecture)
+    if not builder.image_exists(inputs.reference):
+        wheels = fetch_wheels(lock, architecture, PYTHON, Path(settings.STATE_DIR) / "wheels")
+        build_image(builder, inputs, lock, wheels)
+        smoke_test(builder, inputs, wheels)
+    return inputs.reference
 
 
 class Executed(NamedTuple):
