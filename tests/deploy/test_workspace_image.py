@@ -581,7 +581,7 @@ def test_a_stop_leaves_complete_files_and_no_log(
 ) -> None:
     with workspace_container.as_role("editor") as client:
         upload_db(client, sqlite_bytes(tmp_path, "other"), "other")
-        upload_csv(client, csv_of(3_000), "birds")
+        upload_csv(client, csv_of(30_000), "birds")
         assert "data.db-wal" in workspace_container.files()
     assert workspace_container.stop() == 0
     files = workspace_container.files()
@@ -591,7 +591,7 @@ def test_a_stop_leaves_complete_files_and_no_log(
     copy.write_bytes(workspace_container.get_file("/data/data.db"))
     connection = sqlite3.connect(copy)
     # The import was still running at the stop: it was waited for, not cut.
-    assert connection.execute("select count(*) from birds").fetchone() == (3_000,)
+    assert connection.execute("select count(*) from birds").fetchone() == (30_000,)
     assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
     connection.close()
 
