@@ -672,6 +672,18 @@ def test_the_instance_key_is_not_in_the_environment_of_python(workspace_shared: 
     assert b"None" in done.output
 
 
+def test_what_is_hardly_ever_used_is_imported_when_it_is_used(workspace_shared: Workspace) -> None:
+    """httpx2 in 1.0, httpx in 0.65; each has a _client, and pdb needs cmd."""
+    code = (
+        "import sys\nfrom cloudapp_workspace import server\nimport datasette.app as app, pdb\n"
+        "print({'httpx._client', 'httpx2._client', 'cmd'} & sys.modules.keys() or 'none')\n"
+        "client = getattr(app, 'httpx', None) or app.httpx2\n"
+        "print(client.AsyncClient.__name__, pdb.Pdb.__name__)"
+    )
+    done = workspace_shared.execute("/opt/workspace/bin/python", "-IBc", code)
+    assert done.output.decode() == "none\nAsyncClient Pdb\n"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
