@@ -63,16 +63,24 @@ def request(
     if unknown := sorted(names - sets.names_of(wanted)):
         raise Refused(f"This workspace may not use {', '.join(unknown)}.")
     _refuse_conflicts(release, wanted)
+    with _one_at_a_time():
+        set_secrets(workspace, secrets or {})
+        if missing := sets.missing_secrets(workspace, wanted):
+            raise Refused(f"Still needed: {', '.join(missing)}.")
+        return _open(workspace, by, release, wanted)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """A transaction that opens a change. Raises Refused where one is open already."""
     try:
         with transaction.atomic():
-            set_secrets(workspace, secrets or {})
-            if missing := sets.missing_secrets(workspace, wanted):
-                raise Refused(f"Still needed: {', '.join(missing)}.")
-            return _open(workspace, by, release, wanted)
+            yield
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
-    raise Refused("Another change is under way. Wait until it is done, then try again.")
+        words = "Another change is under way. Wait until it is done, then try again."
+        raise Refused(words) from error
 
 
 def _refuse_conflicts(release: Release, wanted: Iterable[Approval]) -> None:
@@ -113,8 +121,11 @@ def roll_back(workspace: Workspace, by: User | None) -> Change:
     last = last_done(workspace)
     if last is None:
         raise Refused("There is nothing to go back to.")
-    old = [approval.plugin.name for approval in last.old_plugins.select_related("plugin")]
-    return request(workspace, by, old, release=last.old_release)
+    # Just the versions that there were, also where a newer one has been approved since.
+    may_have = sets.available(workspace, last.old_release, sets.KEPT)
+    old = [approval for approval in may_have if approval in last.old_plugins.all()]
+    with _one_at_a_time():
+        return _open(workspace, by, last.old_release, old)
 
 
 def last_done(workspace: Workspace) -> Change | None:
@@ -209,7 +220,8 @@ def _built(change: Change, builder: Builder) -> Image:
 def _resolved(change: Change) -> str:
     """Return the lock of the set; asks once more who may have what, for a grant may be gone."""
     wanted = list(change.wanted.select_related("plugin"))
-    allowed = set(sets.available(change.workspace, change.release).values_list("pk", flat=True))
+    may_have = sets.available(change.workspace, change.release, sets.KEPT)
+    allowed = set(may_have.values_list("pk", flat=True))
     if refused := [a.plugin.name for a in wanted if a.pk not in allowed]:
         raise ChangeFailed(f"This workspace may not use {', '.join(refused)} any more.")
     try:

@@ -10,6 +10,8 @@ from deploy import locks
 from workspaces.models import Approval, Grant, Plugin, Release, Workspace
 
 ACTIVE = Approval.State.ACTIVE
+# What a workspace may keep, or go back to: not what operators took back.
+KEPT = (ACTIVE, Approval.State.REPLACED)
 
 
 def required(release: Release) -> QuerySet[Approval]:
@@ -17,14 +19,21 @@ def required(release: Release) -> QuerySet[Approval]:
     return Approval.objects.filter(release=release, state=ACTIVE, required=True)
 
 
-def available(workspace: Workspace, release: Release | None = None) -> QuerySet[Approval]:
+def available(
+    workspace: Workspace,
+    release: Release | None = None,
+    states: Iterable[Approval.State] = (ACTIVE,),
+) -> QuerySet[Approval]:
     """Return the approvals that a workspace may switch on, on its release or another one.
 
-    The one place that decides it: page, form and task all ask here.
+    The one place that decides it: page, form and task all ask here. With `states` also those that
+    it may go back to.
     """
     granted = Grant.objects.filter(workspace=workspace, plugin=OuterRef("plugin"))
     return (
-        Approval.objects.filter(release=release or workspace.release, state=ACTIVE, required=False)
+        Approval.objects.filter(
+            release=release or workspace.release, state__in=list(states), required=False
+        )
         .filter(Q(reach=Approval.Reach.EVERYONE) | Exists(granted))
         .select_related("plugin", "release")
         .order_by("plugin__name")

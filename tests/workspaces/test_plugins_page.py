@@ -259,6 +259,30 @@ def test_going_back_is_one_click(client_of_owner: Client, workspace: Workspace) 
     assert list(back.old_plugins.all()) == list(done.wanted.all())
 
 
+def test_going_back_takes_the_version_that_there_was(
+    client_of_owner: Client, workspace: Workspace
+) -> None:
+    old = approve("datasette-one")
+    workspace.plugins.set([old])
+    Approval.objects.filter(pk=old.pk).update(state=Approval.State.REPLACED)
+    new = approve("datasette-one", version="2.0")
+    assert "2.0 comes with the next change" in offered(client_of_owner)
+    change = finished(workspace, Change.State.DONE)
+    workspace.plugins.set([new])
+    assert list(change.wanted.all()) == [new]
+    client_of_owner.post(f"{ADDRESS}roll-back/")
+    back = changes.open_change(workspace)
+    assert back is not None
+    assert list(back.wanted.all()) == [old]
+    # But not to what the operators took back.
+    Change.objects.filter(pk=back.pk).update(state=Change.State.FAILED)
+    Approval.objects.filter(pk=old.pk).update(state=Approval.State.WITHDRAWN)
+    client_of_owner.post(f"{ADDRESS}roll-back/")
+    back = changes.open_change(workspace)
+    assert back is not None
+    assert not back.wanted.exists()
+
+
 def test_the_live_part_answers_at_once_when_there_is_news(
     client_of_owner: Client, workspace: Workspace
 ) -> None:
