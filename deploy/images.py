@@ -1,7 +1,7 @@
 """From a lock to an image that is known to start. An image is named by all that went into it.
 
     inputs = image_inputs(ensure_base(builder), lock, builder.architecture())
-    build_image(builder, inputs, lock, wheels)      # offline
+    build_image(builder, inputs, wheels)            # offline
     smoke_test(builder, inputs, wheels)             # before anybody gets it
 
 `ensure_image` does all of it and keeps the row.
@@ -14,7 +14,7 @@ import json
 import logging
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,15 +25,17 @@ from django.utils import timezone
 from deploy.base_image import PYTHON, Base, BaseImageError, ensure_base
 from deploy.builder import Builder
 from deploy.engines.base import EngineError
-from deploy.locks import normalized
+from deploy.locks import Lock, normalized, parse, text_of
 from deploy.models import Image
-from deploy.own_plugins import OwnPluginError, own_wheels
+from deploy.own_plugins import OwnPluginError, described, own_wheels
 from deploy.wheels import (
     WheelsError,
     datasette_plugins,
     fetch_wheels,
     keep_wheels,
     locked_versions,
+    package_of,
+    refuse_code_at_start,
 )
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ REPOSITORY = "cloudapp-workspace"
 DEFAULT_RELEASE = "0.65.5"
 SMOKE_COMMAND = ("/opt/workspace/bin/python", "-IB", "-m", "cloudapp_workspace.smoke")
 SMOKE_SECONDS = 60.0
+# How long the server may take to start and answer; a good one needs about a second.
+ANSWER_SECONDS = 20.0
 OWN_PLUGIN = "cloudapp-workspace-plugin"
 DIGEST_LABEL = "cloudapp.image.digest"
 
@@ -109,7 +113,7 @@ def image_inputs(base: Base, lock: str, architecture: str) -> ImageInputs:
             "architecture": architecture,
             "python": PYTHON,
             "packages": locked_versions(lock),
-            "lock": hashlib.sha256(lock.encode()).hexdigest(),
+            "lock": hashlib.sha256(text_of(parse(lock).values()).encode()).hexdigest(),
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in own_files().items()},
         }
     )
@@ -118,7 +122,7 @@ def image_inputs(base: Base, lock: str, architecture: str) -> ImageInputs:
 def own_files() -> dict[str, bytes]:
     """Our part of the build context: path in it -> content, in a stable order."""
     package = SOURCE / "cloudapp_workspace"
-    paths = [SOURCE / "Dockerfile", *package.rglob("*")]
+    paths = [SOURCE / "Dockerfile", SOURCE / "install.sh", *package.rglob("*")]
     return {
         path.relative_to(SOURCE).as_posix(): path.read_bytes()
         for path in sorted(paths)
@@ -126,10 +130,21 @@ def own_files() -> dict[str, bytes]:
     }
 
 
-def build_context(lock: str, wheels: list[Path]) -> BinaryIO:
-    """The tar that the engine builds from; the same bytes for the same inputs."""
-    files = {**own_files(), "requirements.txt": lock.encode()}
-    files |= {f"wheels/{wheel.name}": wheel.read_bytes() for wheel in wheels}
+def build_context(wheels: list[Path], common: Lock | None = None) -> BinaryIO:
+    """The tar that the engine builds from; the same bytes for the same inputs.
+
+    Wheels of packages in `common` (all, without it) go into the layer that images share.
+    """
+    parts: dict[str, list[Path]] = {"common": [], "further": []}
+    for wheel in wheels:
+        shared = common is None or package_of(wheel) in common
+        parts["common" if shared else "further"].append(wheel)
+    files = own_files()
+    for part, members in parts.items():
+        # Of these very files, not of all that the lock allows: so it is the same in every set.
+        lock = "".join(described(wheel).requirement for wheel in members)
+        files[f"{part}/requirements.txt"] = lock.encode()
+        files |= {f"{part}/{wheel.name}": wheel.read_bytes() for wheel in members}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, data in sorted(files.items()):
@@ -140,14 +155,29 @@ def build_context(lock: str, wheels: list[Path]) -> BinaryIO:
     return buffer
 
 
-def build_image(builder: Builder, inputs: ImageInputs, lock: str, wheels: list[Path]) -> None:
-    """Build and tag the image. Raises EngineError."""
+def build_image(
+    builder: Builder, inputs: ImageInputs, wheels: list[Path], common: Lock | None = None
+) -> None:
+    """Build and tag the image, labelled with its inputs. Raises EngineError."""
     builder.build(
-        build_context(lock, wheels),
+        build_context(wheels, common),
         inputs.reference,
-        {DIGEST_LABEL: inputs.digest},
+        labels_of(inputs),
         {"BASE": inputs.values["base"]["reference"]},
     )
+
+
+def labels_of(inputs: ImageInputs) -> dict[str, str]:
+    """What the engine tells of an image: its digest, and what went into it."""
+    packages = inputs.values["packages"]
+    base = inputs.values["base"]
+    return {
+        DIGEST_LABEL: inputs.digest,
+        "cloudapp.image.base": f"{base['reference']} {base['id']}",
+        "cloudapp.image.release": f"Datasette {packages.get('datasette', 'none')}",
+        "cloudapp.image.packages": " ".join(f"{n}=={v}" for n, v in sorted(packages.items())),
+        "cloudapp.image.lock": inputs.values["lock"],
+    }
 
 
 def smoke_test(builder: Builder, inputs: ImageInputs, wheels: list[Path]) -> dict[str, Any]:
@@ -156,7 +186,8 @@ def smoke_test(builder: Builder, inputs: ImageInputs, wheels: list[Path]) -> dic
     Returns what it reported ({"plugins": [...], "datasette": "0.65.5", "seconds": 0.4}).
     Raises ImageError or EngineError.
     """
-    result = builder.run_once(inputs.reference, SMOKE_COMMAND, SMOKE_SECONDS)
+    command = (*SMOKE_COMMAND, str(ANSWER_SECONDS))
+    result = builder.run_once(inputs.reference, command, SMOKE_SECONDS)
     if result.exit_code != 0:
         tail = "\n".join(result.output.strip().splitlines()[-15:])
         raise ImageError(f"The image was built, but does not work:\n{tail}")
@@ -190,11 +221,16 @@ def ensure_default_image(builder: Builder, state_dir: Path) -> Image:
 
 
 def ensure_image(
-    builder: Builder, lock: str, state_dir: Path, on_step: OnStep = lambda step: None
+    builder: Builder,
+    lock: str,
+    state_dir: Path,
+    on_step: OnStep = lambda step: None,
+    common: Lock | None = None,
 ) -> Image:
     """Return the ready image of a lock, building it when the engine has none. Raises ImageError.
 
-    `on_step` is told what begins; nothing when there is nothing to do.
+    `on_step` is told what begins; nothing when there is nothing to do. `common` are the packages
+    that many images have, the release's: built once, they are a layer of each.
 
     The row says "ready" only after the image has really started. A failure is kept in the row, and
     the next call tries again. The engine is asked every time: it may have lost what the row knows.
@@ -204,61 +240,80 @@ def ensure_image(
         inputs = image_inputs(ensure_base(builder), lock, architecture)
     except (BaseImageError, EngineError) as error:
         raise ImageError(str(error)) from error
-    with _only_one(state_dir, inputs):
+    with _only_one(state_dir, inputs.digest):
         image, _ = Image.objects.get_or_create(
             digest=inputs.digest,
             defaults={"reference": inputs.reference, "inputs": dict(inputs.values)},
         )
         try:
             if image.state != Image.State.READY or not builder.image_exists(inputs.reference):
-                _build_row(builder, image, inputs, lock, state_dir, on_step)
+                _record(image, Image.State.BUILDING)
+                on_step(BuildStep.FETCH)
+                wheels = _fetched(inputs, lock, state_dir)
+                _make(builder, inputs, wheels, common, on_step)
+                _record(image, Image.State.READY)
         except (ImageError, WheelsError, OwnPluginError, EngineError) as error:
             _record(image, Image.State.FAILED, str(error))
             raise ImageError(str(error)) from error
     return image
 
 
-def remove(builder: Builder, image: Image) -> bool:
-    """Remove an image from the engine, unless a container still uses it. Return whether it went."""
-    try:
-        builder.remove_image(image.reference)
-    except EngineError as error:
-        logger.warning("%s is not removed: %s", image, error)
-        return False
-    _record(image, Image.State.PRUNED)
+def remove(
+    builder: Builder, image: Image, state_dir: Path, is_needed: Callable[[Image], bool]
+) -> bool:
+    """Remove an image from the engine, unless somebody needs it by now. Return whether it went.
+
+    Nobody builds or takes it meanwhile. One that a container uses stays.
+    """
+    with _only_one(state_dir, image.digest):
+        if is_needed(image):
+            return False
+        try:
+            builder.remove_image(image.reference)
+        except EngineError as error:
+            logger.warning("%s is not removed: %s", image, error)
+            return False
+        _record(image, Image.State.PRUNED)
     return True
 
 
 @contextmanager
-def _only_one(state_dir: Path, inputs: ImageInputs) -> Iterator[None]:
+def _only_one(state_dir: Path, digest: str) -> Iterator[None]:
     """One build of the same image at a time on this machine; the second one finds it done."""
     directory = state_dir / "images"
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / f"{inputs.digest[:12]}.lock").open("w") as lock:
+    with (directory / f"{digest[:12]}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _build_row(  # noqa: PLR0917 - each is another thing
-    builder: Builder,
-    image: Image,
-    inputs: ImageInputs,
-    lock: str,
-    state_dir: Path,
-    on_step: OnStep,
-) -> None:
-    _record(image, Image.State.BUILDING)
-    on_step(BuildStep.FETCH)
+def _fetched(inputs: ImageInputs, lock: str, state_dir: Path) -> list[Path]:
     architecture = inputs.values["architecture"]
     cache = state_dir / "wheels"
     keep_wheels(own_wheels(state_dir / "own-wheels"), architecture, PYTHON, cache)
     wheels = fetch_wheels(lock, architecture, PYTHON, cache)
+    refuse_code_at_start(wheels)
+    return wheels
+
+
+def _make(
+    builder: Builder,
+    inputs: ImageInputs,
+    wheels: list[Path],
+    common: Lock | None,
+    on_step: OnStep,
+) -> None:
+    """Build it and try it out; one that does not work is not kept."""
     on_step(BuildStep.BUILD)
     if not builder.image_exists(inputs.reference):
-        build_image(builder, inputs, lock, wheels)
+        build_image(builder, inputs, wheels, common)
     on_step(BuildStep.CHECK)
-    smoke_test(builder, inputs, wheels)
-    _record(image, Image.State.READY)
+    try:
+        smoke_test(builder, inputs, wheels)
+    except (ImageError, EngineError):
+        with suppress(EngineError):
+            builder.remove_image(inputs.reference)
+        raise
 
 
 def _record(image: Image, state: Image.State, error: str = "") -> None:

@@ -1,20 +1,24 @@
 """The last lines of an instance's log: the web asks, a worker that may touch the engine fetches."""
 
 import logging
+import re
 from uuid import UUID
 
 from celery import current_app
 from django.db import transaction
 from django.utils import timezone
 
-from deploy import notify
+from deploy import notify, vault
 from deploy.engines import get_engine
 from deploy.engines.base import EngineError
-from deploy.models import LogTail
+from deploy.models import Instance, LogTail
 
 logger = logging.getLogger(__name__)
 
 LINES = 200
+LINE_LENGTH = 300
+# The end of a traceback: the exception and its words.
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b")
 
 
 def tail(instance_id: UUID | str, timeout: float = 3.0) -> LogTail | None:
@@ -32,10 +36,27 @@ def tail(instance_id: UUID | str, timeout: float = 3.0) -> LogTail | None:
     return notify.wait_until(instance_id, fresh.first, timeout) or stored.first()
 
 
+def last_words(instance: Instance) -> str:
+    """Return the line of a container's log that says best why it failed; empty without a log."""
+    try:
+        written = _read(instance, LINES)
+    except EngineError:
+        return ""
+    # Each begins with its time.
+    lines = [line.partition(" ")[2].strip() for line in written.splitlines()]
+    raised = [line for line in lines if _RAISED.match(line)]
+    return next(reversed(raised or [line for line in lines if line]), "")[:LINE_LENGTH]
+
+
+def _read(instance: Instance, lines: int) -> str:
+    """Return the log without the instance's secrets: a plugin may have written them into it."""
+    return vault.redacted(get_engine().logs(str(instance.pk), lines), instance.secrets)
+
+
 def fetch(instance_id: UUID | str) -> None:
     """Ask the engine for the log and store it, in the worker."""
     try:
-        text = get_engine().logs(str(instance_id), LINES)
+        text = _read(Instance.objects.get(pk=instance_id), LINES)
     except EngineError:
         logger.exception("the log of %s cannot be read", instance_id)
         return

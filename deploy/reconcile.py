@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 PROBE_SECONDS = 0.005
 # How often a container that does not answer yet is asked for at the engine.
 LOOK_SECONDS = 0.5
+# For one that never answered: nothing is in flight, and what hangs does not hear us.
+STILLBORN_STOP_SECONDS = 2
 
 
 class ActionFailed(Exception):
@@ -141,8 +143,14 @@ def _ended_at_start(instance: Instance, seen: Observation) -> bool:
         return False
     if seen.started_at is None or seen.started_at != instance.started_at:
         return True
-    answered = instance.ready_at is not None and instance.ready_at > seen.started_at
-    return instance.observed == Observed.RUNNING and not answered
+    return instance.observed == Observed.RUNNING and not _has_answered(instance, seen)
+
+
+def _has_answered(instance: Instance, seen: Observation) -> bool:
+    """Whether this run of its container was ready once."""
+    if seen.started_at is None or instance.ready_at is None:
+        return False
+    return instance.ready_at > seen.started_at
 
 
 def _why_it_ended(seen: Observation, what: str) -> str:
@@ -220,13 +228,19 @@ def spec_of(instance: Instance) -> InstanceSpec:
         pids=instance.pids,
         internet=instance.internet,
         environment={
-            **vault.open_all(instance.secrets),
+            **_secrets_of(instance),
             "INSTANCE_ID": str(instance.pk),
             "INSTANCE_GENERATION": str(instance.generation),
             "INSTANCE_KEY": instance.key,
             "INSTANCE_PLUGIN_SETTINGS": json.dumps(instance.plugin_settings),
         },
     )
+
+
+def _secrets_of(instance: Instance) -> dict[str, str]:
+    """Whatever else is in the row: no secret takes the place of what the container goes by."""
+    allowed = {name: v for name, v in instance.secrets.items() if vault.may_be_named(name)}
+    return vault.open_all(allowed)
 
 
 def _create(work: Work) -> Observation | None:
@@ -305,7 +319,8 @@ def _stop(work: Work) -> None:
     # The door closes first, then what is in flight may finish: nothing is cut.
     lifecycle.record_closed(work.lease, work.instance)
     engine = get_engine()
-    engine.stop(work.name, settings.STOP_TIMEOUT_SECONDS)
+    in_flight = _has_answered(work.instance, work.seen)
+    engine.stop(work.name, settings.STOP_TIMEOUT_SECONDS if in_flight else STILLBORN_STOP_SECONDS)
     # At once: whoever looks next must not take it for a crash.
     lifecycle.record_observation(work.lease, work.instance, engine.observe(work.name))
     _done(work, Action.STOP)

@@ -24,6 +24,12 @@ _GLIBC = ("2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17")
 _CHANGED = re.compile(
     r"DO NOT MATCH THE HASHES.*?\n\s+(\S+==\S+) from [^\n]*\n\s+Expected sha256", re.DOTALL
 )
+# What Python runs by itself, at the top of what a wheel unpacks.
+_AT_START = re.compile(
+    r"(?:[^/]+\.data/(?:pure|plat)lib/)?(?:[^/]+\.pth|(?:site|user)customize(?:/.*|\.[^/]+))"
+)
+# Files beside the packages, in the prefix where Python itself lies.
+_INTO_PYTHON = re.compile(r"[^/]+\.data/(?:data/(?!share/|etc/).+|scripts/python[^/]*)")
 
 
 class WheelsError(Exception):
@@ -155,6 +161,21 @@ def _is_locked(wheel: Path, pins: Lock) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_code_at_start(wheels: Iterable[Path]) -> None:
+    """Raise WheelsError for what would have Python run its code unasked, or change Python itself.
+
+    Every Python in the image would run it, before our own code and whoever it is started by.
+    """
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if _AT_START.fullmatch(name) or _INTO_PYTHON.fullmatch(name):
+                    raise WheelsError(
+                        f"{package_of(wheel)} holds {name}, which runs code whenever Python "
+                        "starts, or changes Python itself. Such packages are not installed."
+                    )
 
 
 def datasette_plugins(wheels: list[Path]) -> frozenset[str]:

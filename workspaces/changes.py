@@ -19,11 +19,11 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import images, lifecycle, locks, notify, vault
+from deploy import images, lifecycle, locks, logs, notify, vault
 from deploy.builder import Builder
 from deploy.images import BuildStep, ImageError
 from deploy.models import Image, Instance
@@ -62,25 +62,27 @@ def request(
     wanted = [a for a in sets.available(workspace, release) if a.plugin.name in names]
     if unknown := sorted(names - sets.names_of(wanted)):
         raise Refused(f"This workspace may not use {', '.join(unknown)}.")
+    return _ask(workspace, by, release, wanted, secrets or {})
+
+
+def _ask(
+    workspace: Workspace,
+    by: User | None,
+    release: Release,
+    wanted: list[Approval],
+    secrets: Mapping[str, str],
+) -> Change:
     _refuse_conflicts(release, wanted)
-    with _one_at_a_time():
-        set_secrets(workspace, secrets or {})
-        if missing := sets.missing_secrets(workspace, wanted):
-            raise Refused(f"Still needed: {', '.join(missing)}.")
-        return _open(workspace, by, release, wanted)
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """A transaction that opens a change. Raises Refused where one is open already."""
     try:
         with transaction.atomic():
-            yield
+            set_secrets(workspace, secrets)
+            if missing := sets.missing_secrets(workspace, wanted):
+                raise Refused(f"Still needed: {', '.join(missing)}.")
+            return _open(workspace, by, release, wanted)
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
-        words = "Another change is under way. Wait until it is done, then try again."
-        raise Refused(words) from error
+    raise Refused("Another change is under way. Wait until it is done, then try again.")
 
 
 def _refuse_conflicts(release: Release, wanted: Iterable[Approval]) -> None:
@@ -117,20 +119,34 @@ def send(pk: int) -> None:
 
 
 def roll_back(workspace: Workspace, by: User | None) -> Change:
-    """Ask for the set that was there before the last change that was made. Raises Refused."""
+    """Ask for the set that was there before the last change that was made. Raises Refused.
+
+    The very versions: also those that a newer approval has replaced since.
+    """
     last = last_done(workspace)
     if last is None:
         raise Refused("There is nothing to go back to.")
-    # Just the versions that there were, also where a newer one has been approved since.
-    may_have = sets.available(workspace, last.old_release, sets.KEPT)
-    old = [approval for approval in may_have if approval in last.old_plugins.all()]
-    with _one_at_a_time():
-        return _open(workspace, by, last.old_release, old)
+    old = list(last.old_plugins.select_related("plugin"))
+    if words := _not_allowed(workspace, last.old_release, old):
+        raise Refused(words)
+    return _ask(workspace, by, last.old_release, old, {})
 
 
 def last_done(workspace: Workspace) -> Change | None:
     """Return the last change that was made, if there is one to go back from."""
     return workspace.changes.filter(state=Change.State.DONE).first()
+
+
+def _not_allowed(workspace: Workspace, release: Release, wanted: Iterable[Approval]) -> str:
+    """Return which of these a workspace may not have (any more), in words; nothing if all."""
+    last = last_done(workspace)
+    before = last.old_plugins.values_list("pk", flat=True) if last else ()
+    allowed = {
+        *sets.available(workspace, release).values_list("pk", flat=True),
+        *sets.returnable(workspace, release, before).values_list("pk", flat=True),
+    }
+    refused = [approval.plugin.name for approval in wanted if approval.pk not in allowed]
+    return f"This workspace may not use {', '.join(sorted(refused))} any more." if refused else ""
 
 
 def open_change(workspace: Workspace) -> Change | None:
@@ -142,7 +158,13 @@ def open_change(workspace: Workspace) -> Change | None:
 
 
 def set_secrets(workspace: Workspace, values: Mapping[str, str]) -> None:
-    """Keep some secrets for the next container; an empty value leaves the old one as it is."""
+    """Keep some secrets for the next container; an empty value leaves the old one as it is.
+
+    Raises Refused for a name or a value that no container may get.
+    """
+    for name, value in values.items():
+        if words := vault.problem(name, value):
+            raise Refused(words)
     given = {name: vault.seal(value) for name, value in values.items() if value}
     if given:
         _save_secrets(workspace, lambda kept: {**kept, **given})
@@ -170,10 +192,10 @@ def run(pk: int, builder: Builder) -> None:
         if change is None:
             return
         try:
-            _switch(change, _built(change, builder))
-        except ChangeFailed as error:
-            _finish(change, Change.State.FAILED, str(error))
-        except lifecycle.NotAllowed as error:
+            if change.step != Step.SWITCH:
+                _begin_switch(change, _built(change, builder))
+            _see_through(change)
+        except (ChangeFailed, lifecycle.NotAllowed) as error:
             _finish(change, Change.State.FAILED, str(error))
 
 
@@ -198,6 +220,19 @@ def _load(pk: int) -> Change | None:
 
 def _built(change: Change, builder: Builder) -> Image:
     """Return the image that is wanted, built and tried out. Raises ChangeFailed."""
+    try:
+        return _build(change, builder)
+    except (ChangeFailed, DatabaseError):
+        raise
+    except Exception as error:  # or else it would be tried again for ever
+        logger.exception("%s cannot be built", change)
+        raise ChangeFailed(
+            "The image could not be made, for a reason on our side that the operators find in "
+            "their log. What runs is as it was."
+        ) from error
+
+
+def _build(change: Change, builder: Builder) -> Image:
     with _step(change, Step.RESOLVE):
         lock = _resolved(change)
     steps = {
@@ -206,59 +241,74 @@ def _built(change: Change, builder: Builder) -> Image:
         BuildStep.CHECK: Step.CHECK,
     }
     clock = _Clock(change)
-    try:
-        image = images.ensure_image(
-            builder, lock, settings.STATE_DIR, on_step=lambda step: clock.begin(steps[step])
+
+    def ensure() -> Image:
+        return images.ensure_image(
+            builder,
+            lock,
+            settings.STATE_DIR,
+            on_step=lambda step: clock.begin(steps[step]),
+            common=change.release.pins,
         )
+
+    try:
+        image = ensure()
+        Change.objects.filter(pk=change.pk).update(image=image)
+        # From here on nobody prunes it; just before, somebody may have.
+        change.image = ensure()
     except ImageError as error:
         raise ChangeFailed(str(error)) from error
     clock.end()
-    Change.objects.filter(pk=change.pk).update(image=image)
     return image
 
 
 def _resolved(change: Change) -> str:
     """Return the lock of the set; asks once more who may have what, for a grant may be gone."""
     wanted = list(change.wanted.select_related("plugin"))
-    may_have = sets.available(change.workspace, change.release, sets.KEPT)
-    allowed = set(may_have.values_list("pk", flat=True))
-    if refused := [a.plugin.name for a in wanted if a.pk not in allowed]:
-        raise ChangeFailed(f"This workspace may not use {', '.join(refused)} any more.")
+    if words := _not_allowed(change.workspace, change.release, wanted):
+        raise ChangeFailed(words)
     try:
+        # Not only when the new container is made: then the old one would be gone.
+        vault.open_all(change.workspace.instance.secrets)
         return sets.lock_of(change.release, wanted)
-    except locks.Conflict as conflict:
-        raise ChangeFailed(str(conflict)) from conflict
+    except (locks.Conflict, vault.Unreadable) as error:
+        raise ChangeFailed(str(error)) from error
 
 
-def _switch(change: Change, image: Image) -> None:
-    """Have the instance run the new image; back to the old one when it does not come up."""
+def _begin_switch(change: Change, image: Image) -> None:
+    """Have the instance run the new image. In one piece: whoever finds this step finds it done."""
     workspace = change.workspace
-    wanted = list(change.wanted.select_related("plugin"))
-    clock = _Clock(change)
-    clock.begin(Step.SWITCH)
-    spec = sets.spec_of(workspace, wanted)
-    before = Instance.objects.get(pk=workspace.instance_id)
+    with transaction.atomic():
+        _Clock(change).begin(Step.SWITCH)
+        _have_run(change, "change_plugins", image, change.release, change.wanted)
+        # One that sleeps is tried out too, and not by whoever wakes it.
+        lifecycle.wake(workspace.instance_id)
+
+
+def _have_run(change: Change, kind: str, image: Image, release: Release, plugins: Any) -> None:
+    spec = sets.spec_of(change.workspace, release, plugins.select_related("plugin"))
     lifecycle.change_spec(
-        before.pk,
-        "change_plugins",
+        change.workspace.instance_id,
+        kind,
         image=image,
         internet=spec.internet,
         plugin_settings=spec.plugin_settings,
     )
-    if words := _trouble(before.pk):
-        lifecycle.change_spec(
-            before.pk,
-            "roll_back",
-            image=change.old_image,
-            internet=before.internet,
-            plugin_settings=before.plugin_settings,
-        )
-        _finish(change, Change.State.ROLLED_BACK, words)
-        return
-    clock.end()
+
+
+def _see_through(change: Change) -> None:
+    """Wait for what comes of the switch: done, or back to the old image."""
+    clock = _Clock(change)
+    clock.begin(Step.SWITCH)
+    words = _trouble(change.workspace.instance_id)
     with transaction.atomic():
-        workspace.plugins.set(wanted)
-        Workspace.objects.filter(pk=workspace.pk).update(release=change.release)
+        if words:
+            _have_run(change, "roll_back", change.old_image, change.old_release, change.old_plugins)
+            _finish(change, Change.State.ROLLED_BACK, words)
+            return
+        clock.end()
+        change.workspace.plugins.set(change.wanted.all())
+        Workspace.objects.filter(pk=change.workspace_id).update(release=change.release)
         _note(change)
         _finish(change, Change.State.DONE)
 
@@ -271,18 +321,33 @@ def _trouble(instance_id: Any) -> str:
 
     def settled() -> Instance | None:
         instance = Instance.objects.get(pk=instance_id)
-        up = instance.ready and instance.observed_generation == instance.generation
         over = instance.desired != Desired.RUNNING or instance.attempts >= SWITCH_ATTEMPTS
-        return instance if up or over else None
+        return instance if over or _is_up(instance) or _hangs(instance) else None
 
     seconds = settings.START_TIMEOUT_SECONDS + settings.STOP_TIMEOUT_SECONDS + 10
-    instance = notify.wait_until(instance_id, settled, seconds)
-    if instance is None:
-        return "It did not come up in time with the new set, so that the old one is back."
-    if instance.attempts >= SWITCH_ATTEMPTS:
-        why = instance.last_error
-        return f"It did not come up with the new set, so that the old one is back. {why}"
-    return ""
+    notify.wait_until(instance_id, settled, seconds)
+    instance = Instance.objects.get(pk=instance_id)
+    if instance.desired != Desired.RUNNING or _is_up(instance):
+        return ""
+    what = instance.last_error or (
+        f"It started, but did not answer within {settings.SWITCH_SECONDS:.0f} s."
+        if _hangs(instance)
+        else "It was not up in time."
+    )
+    words = f"The new set did not come up, so that the old one is back. {what}"
+    said = logs.last_words(instance)
+    return f"{words} Its last words: {said}" if said else words
+
+
+def _is_up(instance: Instance) -> bool:
+    return instance.ready and instance.observed_generation == instance.generation
+
+
+def _hangs(instance: Instance) -> bool:
+    """Whether it started too long ago for those who wait for an answer meanwhile."""
+    if instance.observed_generation != instance.generation or instance.started_at is None:
+        return False
+    return (timezone.now() - instance.started_at).total_seconds() > settings.SWITCH_SECONDS
 
 
 # --- what people watch ---------------------------------------------------------------------------

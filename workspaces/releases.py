@@ -4,6 +4,7 @@ import logging
 from datetime import timedelta
 
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from deploy import images, locks
@@ -25,7 +26,7 @@ def build(release: Release, builder: Builder) -> Image:
         lock = sets.lock_of(release, [])
     except locks.Conflict as conflict:
         raise ImageError(f"What is required on {release} does not fit: {conflict}") from conflict
-    image = images.ensure_image(builder, lock, settings.STATE_DIR)
+    image = images.ensure_image(builder, lock, settings.STATE_DIR, common=release.pins)
     Release.objects.filter(pk=release.pk).update(image=image)
     return image
 
@@ -54,11 +55,13 @@ def needed() -> set[int]:
 
 def prune(builder: Builder) -> list[str]:
     """Remove the images that nobody needs; return their names. They can be built again."""
-    old = Image.objects.filter(
-        state=Image.State.READY, built_at__lt=timezone.now() - PRUNE_AFTER
-    ).exclude(pk__in=needed())
+    before = timezone.now() - PRUNE_AFTER
+    # Also those at whose making a worker died. What failed or was pruned is not there.
+    kept = Q(state=Image.State.READY, built_at__lt=before) | Q(
+        state=Image.State.BUILDING, created_at__lt=before
+    )
     removed = []
-    for image in old:
-        if images.remove(builder, image):
+    for image in Image.objects.filter(kept).exclude(pk__in=needed()):
+        if images.remove(builder, image, settings.STATE_DIR, lambda image: image.pk in needed()):
             removed.append(image.reference)
     return removed

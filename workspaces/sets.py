@@ -1,6 +1,6 @@
 """Plugin sets: which plugins a workspace may have, and what a set of them is made from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,6 @@ from deploy import locks
 from workspaces.models import Approval, Grant, Plugin, Release, Workspace
 
 ACTIVE = Approval.State.ACTIVE
-# What a workspace may keep, or go back to: not what operators took back.
-KEPT = (ACTIVE, Approval.State.REPLACED)
 
 
 def required(release: Release) -> QuerySet[Approval]:
@@ -19,21 +17,27 @@ def required(release: Release) -> QuerySet[Approval]:
     return Approval.objects.filter(release=release, state=ACTIVE, required=True)
 
 
-def available(
-    workspace: Workspace,
-    release: Release | None = None,
-    states: Iterable[Approval.State] = (ACTIVE,),
-) -> QuerySet[Approval]:
+def available(workspace: Workspace, release: Release | None = None) -> QuerySet[Approval]:
     """Return the approvals that a workspace may switch on, on its release or another one.
 
-    The one place that decides it: page, form and task all ask here. With `states` also those that
-    it may go back to.
+    The one place that decides it: page, form and task all ask here.
     """
+    return _open_to(workspace, release or workspace.release, ACTIVE)
+
+
+def returnable(workspace: Workspace, release: Release, had: Iterable[int]) -> QuerySet[Approval]:
+    """Return those of the approvals `had` (their keys) that a workspace may go back to.
+
+    Also such as a newer approval has replaced since; none that was withdrawn.
+    """
+    states = (ACTIVE, Approval.State.REPLACED)
+    return _open_to(workspace, release, *states).filter(pk__in=list(had))
+
+
+def _open_to(workspace: Workspace, release: Release, *states: str) -> QuerySet[Approval]:
     granted = Grant.objects.filter(workspace=workspace, plugin=OuterRef("plugin"))
     return (
-        Approval.objects.filter(
-            release=release or workspace.release, state__in=list(states), required=False
-        )
+        Approval.objects.filter(release=release, state__in=states, required=False)
         .filter(Q(reach=Approval.Reach.EVERYONE) | Exists(granted))
         .select_related("plugin", "release")
         .order_by("plugin__name")
@@ -53,13 +57,12 @@ class Spec:
     """What a set asks of an instance, besides its image."""
 
     internet: bool
-    secrets: Mapping[str, str]
     plugin_settings: Mapping[str, Any]
 
 
-def spec_of(workspace: Workspace, chosen: Sequence[Approval]) -> Spec:
-    """Return what an instance with these plugins needs: network, secrets, settings."""
-    everything = [*chosen, *required(workspace.release).select_related("plugin")]
+def spec_of(workspace: Workspace, release: Release, chosen: Iterable[Approval]) -> Spec:
+    """Return what an instance with these plugins on a release needs: network and settings."""
+    everything = [*chosen, *required(release).select_related("plugin")]
     settings: dict[str, dict[str, Any]] = {}
     for approval in everything:
         for need in approval.needs:
@@ -68,7 +71,6 @@ def spec_of(workspace: Workspace, chosen: Sequence[Approval]) -> Spec:
                 here[option] = {"$env": need["name"]}
     return Spec(
         internet=workspace.plan.internet or any(a.needs_internet for a in everything),
-        secrets=workspace.instance.secrets,
         plugin_settings=settings,
     )
 

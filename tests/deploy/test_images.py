@@ -46,7 +46,7 @@ def test_the_same_inputs_give_the_same_name_and_the_same_bytes() -> None:
     one, two = (image_inputs(BASE, default_lock(), "x86_64") for _ in range(2))
     assert one.digest == two.digest
     assert one.reference == f"cloudapp-workspace:{one.digest[:12]}"
-    contexts = [images.build_context(default_lock(), []).read() for _ in range(2)]
+    contexts = [images.build_context([]).read() for _ in range(2)]
     assert contexts[0] == contexts[1]
 
 
@@ -54,7 +54,7 @@ def test_the_same_inputs_give_the_same_name_and_the_same_bytes() -> None:
     ("base", "lock", "architecture"),
     [
         (Base("cloudapp-base:trixie", "sha256:2"), default_lock(), "x86_64"),
-        (BASE, default_lock() + "\n", "x86_64"),
+        (BASE, default_lock() + f"\nowl==1 --hash=sha256:{'0' * 64}\n", "x86_64"),
         (BASE, default_lock(), "aarch64"),
     ],
 )
@@ -355,9 +355,11 @@ def test_an_image_that_does_not_start_is_refused_with_its_own_words(
 
 
 def test_the_context_holds_what_is_needed_and_nothing_else() -> None:
-    with tarfile.open(fileobj=images.build_context("lock", [])) as tar:
+    with tarfile.open(fileobj=images.build_context([])) as tar:
         members = tar.getmembers()
-    assert {"Dockerfile", "requirements.txt"} <= {member.name for member in members}
+    assert {"Dockerfile", "common/requirements.txt", "further/requirements.txt"} <= {
+        member.name for member in members
+    }
     assert not [member.name for member in members if "__pycache__" in member.name]
     assert {(member.mtime, member.uid, member.mode) for member in members} == {(0, 0, 0o644)}
 

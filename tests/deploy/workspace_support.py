@@ -52,7 +52,7 @@ def built_image(lock: str) -> str:
     inputs = image_inputs(ensure_base(builder), lock, architecture)
     if not builder.image_exists(inputs.reference):
         wheels = fetch_wheels(lock, architecture, PYTHON, Path(settings.STATE_DIR) / "wheels")
-        build_image(builder, inputs, lock, wheels)
+        build_image(builder, inputs, wheels)
         smoke_test(builder, inputs, wheels)
     return inputs.reference
 

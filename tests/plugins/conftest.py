@@ -33,7 +33,7 @@ def enrichment_image(workspace_docker: docker.DockerClient) -> str:
     inputs = image_inputs(ensure_base(builder), lock, architecture)
     if not builder.image_exists(inputs.reference):
         wheels = [*fetch_wheels(fetched, architecture, PYTHON, state / "wheels"), *ours]
-        build_image(builder, inputs, lock, wheels)
+        build_image(builder, inputs, wheels)
         smoke_test(builder, inputs, wheels)
     return inputs.reference
 

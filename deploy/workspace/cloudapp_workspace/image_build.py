@@ -6,6 +6,7 @@ arguments. Only ours are asked. Other people's packages are unpacked at a build,
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import distributions
 
 GROUP = "cloudapp.image_build"
@@ -13,8 +14,14 @@ OURS = ("datasette-enrichments-python",)
 
 
 def main() -> None:
-    """Raises whatever a plugin raises, which ends the build."""
-    for distribution in sorted(distributions(), key=lambda found: found.name):
+    """For the packages in the directory that it is called with.
+
+    Raises whatever a plugin raises, which ends the build.
+    """
+    site = sys.argv[1]
+    # It may be another one than our own. Appended like this, no .pth file in it is read.
+    sys.path.append(site)
+    for distribution in sorted(distributions(path=[site]), key=lambda found: found.name):
         if distribution.name in OURS:
             for entry_point in distribution.entry_points.select(group=GROUP):
                 entry_point.load()()

@@ -26,7 +26,8 @@ from typing import IO, Any
 
 import jwt
 
-COMMAND = [sys.executable, "-IB", "-m", "cloudapp_workspace"]
+# faulthandler: one that hangs tells on SIGABRT where.
+COMMAND = [sys.executable, "-IB", "-X", "faulthandler", "-m", "cloudapp_workspace"]
 SOCKET = "/run/instance/http.sock"
 DATABASE = "/data/smoke.db"
 TABLE = """
@@ -35,11 +36,11 @@ insert into birds values (1, 'owl', 51.5, -0.1), (2, 'wren', 52.5, -0.2);
 """
 ROWS = "/smoke/birds.json?_shape=array&name=wren"
 WREN = {"id": 2, "name": "wren", "latitude": 52.5, "longitude": -0.2}
-# From the start of the server to its last answer. A good image needs about a second.
-ANSWER_SECONDS = 20.0
 # What a stop may take: work that a request left behind gets 20 seconds (guard.py).
 STOP_SECONDS = 25.0
 LOG_LINES = 12
+STACK_LINES = 5
+KEPT_LINES = 400
 LOG_LINE_LENGTH = 300
 
 
@@ -47,8 +48,11 @@ class Unfit(Exception):
     """The image is not fit for use; the text says why."""
 
 
-def main() -> None:
-    """Exits 1 with the cause when the image is not fit for use."""
+def main(seconds: float) -> None:
+    """Exits 1 with the cause when the image is not fit for use.
+
+    From the start of the server to its last answer it may take so many seconds.
+    """
     with closing(sqlite3.connect(DATABASE)) as connection:
         connection.executescript(TABLE)
     environment = {
@@ -59,7 +63,7 @@ def main() -> None:
     }
     server = _Server(environment)
     try:
-        report = _try_out(server, _Visitor(environment))
+        report = _try_out(server, _Visitor(environment), seconds)
         server.stop()
     except Unfit as cause:
         sys.exit("\n".join([str(cause), *server.last_words()]))
@@ -78,7 +82,7 @@ class _Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        self._log: deque[bytes] = deque(maxlen=LOG_LINES)
+        self._log: deque[bytes] = deque(maxlen=KEPT_LINES)
         self._reader = Thread(target=self._read, args=(self._process.stderr,), daemon=True)
         self._reader.start()
 
@@ -102,27 +106,38 @@ class _Server:
         if code != 0:
             raise Unfit(f"the server stopped with {code} instead of 0")
 
+    def whereabouts(self) -> list[str]:
+        """Where it hangs: the innermost lines that its main thread is at. It ends by that."""
+        self._process.send_signal(signal.SIGABRT)
+        self.ended(1)
+        self._reader.join(1)
+        lines = [line.decode(errors="replace").rstrip() for line in tuple(self._log)]
+        self._log.clear()
+        starts = [n for n, line in enumerate(lines) if "(most recent call first)" in line]
+        # The main thread is told last.
+        return ["it hangs here:", *lines[starts[-1] + 1 :][:STACK_LINES]] if starts else []
+
     def last_words(self) -> list[str]:
         """End it, if it still runs, and return the last lines of its log."""
         self._process.kill()
         self._process.wait()
         self._reader.join(1)  # not for ever: a child of the server may hold the pipe
-        return [line.decode(errors="replace").rstrip() for line in tuple(self._log)]
+        return [line.decode(errors="replace").rstrip() for line in tuple(self._log)[-LOG_LINES:]]
 
 
-def _try_out(server: _Server, visitor: _Visitor) -> dict[str, Any]:
+def _try_out(server: _Server, visitor: _Visitor, limit: float) -> dict[str, Any]:
     """What the report says. Raises Unfit."""
     started = time.monotonic()
     try:
-        with _alarm(ANSWER_SECONDS):
+        with _alarm(limit):
             while not os.path.exists(SOCKET) and server.ended(0.01) is None:
                 pass
             visitor.meet_the_right_one()
             seconds = time.monotonic() - started
             plugins = visitor.look_around()
     except TimeoutError as error:
-        cause = f"the server did not answer in {ANSWER_SECONDS:.0f} s, asked for {visitor.path}"
-        raise Unfit(cause) from error
+        cause = f"the server did not answer in {limit:.0f} s, asked for {visitor.path}"
+        raise Unfit("\n".join([cause, *server.whereabouts()])) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         if (code := server.ended(1)) is not None:
             raise Unfit(f"the server ended by itself, with exit code {code}") from error
@@ -208,4 +223,4 @@ class _Connection(http.client.HTTPConnection):
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]))
