@@ -195,7 +195,7 @@ def test_what_a_plugin_needs_is_asked_for_kept_sealed_and_never_shown(
     assert SECRET not in str(workspace.instance.secrets)
     assert vault.open_all(workspace.instance.secrets) == {"MAP_KEY": SECRET}
     assert SECRET not in offered(client_of_owner)
-    spec = sets.spec_of(workspace, [approval])
+    spec = sets.spec_of(workspace, workspace.release, [approval])
     assert spec.plugin_settings == {"datasette-one": {"key": {"$env": "MAP_KEY"}}}
 
 
@@ -277,10 +277,9 @@ def test_going_back_takes_the_version_that_there_was(
     # But not to what the operators took back.
     Change.objects.filter(pk=back.pk).update(state=Change.State.FAILED)
     Approval.objects.filter(pk=old.pk).update(state=Approval.State.WITHDRAWN)
-    client_of_owner.post(f"{ADDRESS}roll-back/")
-    back = changes.open_change(workspace)
-    assert back is not None
-    assert not back.wanted.exists()
+    refused = client_of_owner.post(f"{ADDRESS}roll-back/", follow=True)
+    assert "may not use datasette-one any more" in refused.content.decode()
+    assert changes.open_change(workspace) is None
 
 
 def test_the_live_part_answers_at_once_when_there_is_news(
