@@ -48,9 +48,9 @@ class Spec:
     plugin_settings: Mapping[str, Any]
 
 
-def spec_of(workspace: Workspace, chosen: Sequence[Approval]) -> Spec:
-    """Return what an instance with these plugins needs: network, secrets, settings."""
-    everything = [*chosen, *required(workspace.release).select_related("plugin")]
+def spec_of(workspace: Workspace, chosen: Sequence[Approval], release: Release) -> Spec:
+    """Return what an instance with these plugins on a release needs: network, secrets, settings."""
+    everything = [*chosen, *required(release).select_related("plugin")]
     settings: dict[str, dict[str, Any]] = {}
     for approval in everything:
         for need in approval.needs:

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from packaging.version import InvalidVersion, Version
 
 from deploy import locks
 from deploy.models import Image
@@ -23,6 +24,8 @@ class Release(models.Model):
         Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
     )
     is_default = models.BooleanField(default=False)
+    # Why its image could not be built, the last time that was tried.
+    error = models.TextField(blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -84,6 +87,13 @@ class Plugin(models.Model):
     def title(self) -> str:
         """Its name as people read it: without what all of them have in common."""
         return self.name.removeprefix("datasette-").replace("-", " ").capitalize()
+
+    def newer_than(self, version: str) -> str:
+        """The newest version where it is newer than this one; else, or for no version, nothing."""
+        try:
+            return self.newest if Version(self.newest) > Version(version) else ""
+        except InvalidVersion:
+            return ""
 
 
 class Approval(models.Model):
