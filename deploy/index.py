@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from configparser import ConfigParser, Error
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from deploy.wheels import platform_options
 PIP_SECONDS = 300
 # More than any package says of itself; a stranger's wheel may claim what it likes.
 INFO_BYTES = 1_000_000
+# What zipfile raises for archives that are broken, encrypted or packed in a way it does not know.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError)
 # Datasette names them, and needs neither to run. No image has an installer.
 NEVER = frozenset({"pip", "setuptools"})
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
@@ -153,7 +156,7 @@ def facts_of(name: str, wheel: Path) -> Facts:
         with zipfile.ZipFile(wheel) as archive:
             said = message_from_bytes(_info(archive, "METADATA"))
             points = _info(archive, "entry_points.txt")
-    except (zipfile.BadZipFile, OSError) as error:
+    except _UNREADABLE as error:
         raise IndexRefusal(f"The wheel of {name} cannot be read: {error}") from error
     if not _has_group(points.decode(errors="replace"), "datasette"):
         raise IndexRefusal(
