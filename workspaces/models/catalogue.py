@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from packaging.version import InvalidVersion, Version
 
 from deploy import locks
 from deploy.models import Image
@@ -36,6 +37,8 @@ class Release(models.Model):
         Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
     )
     is_default = models.BooleanField(default=False)
+    # Why its image could not be built, the last time that was tried.
+    error = models.TextField(blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -99,6 +102,13 @@ class Plugin(models.Model):
         words = self.name.removeprefix("datasette-").split("-")
         title = " ".join(_SPELLINGS.get(word, word) for word in words)
         return title[0].upper() + title[1:]
+
+    def newer_than(self, version: str) -> str:
+        """The newest version where it is newer than this one; else, or for no version, nothing."""
+        try:
+            return self.newest if Version(self.newest) > Version(version) else ""
+        except InvalidVersion:
+            return ""
 
 
 class Approval(models.Model):
