@@ -186,6 +186,16 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": TAKE_UP_SECONDS,
         "options": {"expires": TAKE_UP_SECONDS, "queue": "later"},
     },
+    "run-rollouts": {
+        "task": "workspaces.tasks.run_rollouts",
+        "schedule": 15.0,
+        "options": {"expires": 15},
+    },
+    "look-for-newer-plugins": {
+        "task": "workspaces.tasks.look_for_newer",
+        "schedule": 86400.0,
+        "options": {"expires": 3600},
+    },
     "prune-images": {
         "task": "workspaces.tasks.prune_images",
         "schedule": 3600.0,

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
-from configparser import ConfigParser
+from configparser import ConfigParser, Error
 from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
@@ -21,6 +22,10 @@ from deploy.locks import Lock, Pin, normalized
 from deploy.wheels import platform_options
 
 PIP_SECONDS = 300
+# More than any package says of itself; a stranger's wheel may claim what it likes.
+INFO_BYTES = 1_000_000
+# What zipfile raises for archives that are broken, encrypted or packed in a way it does not know.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError)
 # Datasette names them, and needs neither to run. No image has an installer.
 NEVER = frozenset({"pip", "setuptools"})
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
@@ -59,7 +64,7 @@ class Facts:
         for requirement in self.requires:
             found = re.match(r"datasette(?![\w-])\s*([^;]*)", requirement, re.IGNORECASE)
             if found:
-                return found[1].strip(" ()")
+                return found[1].strip(" ()")[:100]
         return ""
 
 
@@ -147,10 +152,12 @@ def _pip(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
 
 def facts_of(name: str, wheel: Path) -> Facts:
     """Return what a wheel says of itself. Raises IndexRefusal when it is no Datasette plugin."""
-    with zipfile.ZipFile(wheel) as archive:
-        files = {path.rpartition("/")[2]: path for path in archive.namelist() if _is_info(path)}
-        said = message_from_bytes(archive.read(files["METADATA"]))
-        points = archive.read(files["entry_points.txt"]) if "entry_points.txt" in files else b""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            said = message_from_bytes(_info(archive, "METADATA"))
+            points = _info(archive, "entry_points.txt")
+    except _UNREADABLE as error:
+        raise IndexRefusal(f"The wheel of {name} cannot be read: {error}") from error
     if not _has_group(points.decode(errors="replace"), "datasette"):
         raise IndexRefusal(
             f"{name} is no Datasette plugin: it registers nothing with Datasette "
@@ -158,22 +165,37 @@ def facts_of(name: str, wheel: Path) -> Facts:
         )
     return Facts(
         name=name,
-        version=said.get("Version", ""),
-        summary=said.get("Summary", "")[:300],
-        licence=_licence(said)[:100],
-        home_page=_home_page(said),
-        requires_python=said.get("Requires-Python", ""),
-        requires=tuple(said.get_all("Requires-Dist", [])),
+        version=_line(said.get("Version", ""), 60),
+        summary=_line(said.get("Summary", ""), 300),
+        licence=_line(_licence(said), 100),
+        home_page=_line(_home_page(said), 300),
+        requires_python=_line(said.get("Requires-Python", ""), 100),
+        requires=tuple(_line(line, 300) for line in said.get_all("Requires-Dist", [])),
     )
 
 
-def _is_info(path: str) -> bool:
-    return path.count("/") == 1 and path.partition("/")[0].endswith(".dist-info")
+def _line(text: Any, length: int) -> str:
+    """One printable line of what a stranger wrote, at most so long."""
+    return "".join(c if c.isprintable() else " " for c in str(text)).strip()[:length]
+
+
+def _info(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a file of the wheel's .dist-info, empty when it has none. Raises IndexRefusal."""
+    for entry in archive.infolist():
+        directory, _, file = entry.filename.partition("/")
+        if file == name and directory.endswith(".dist-info"):
+            if entry.file_size > INFO_BYTES:
+                raise IndexRefusal(f"{entry.filename} in the wheel is too big to be read.")
+            return archive.read(entry)
+    return b""
 
 
 def _has_group(entry_points: str, group: str) -> bool:
     parser = ConfigParser(delimiters=("=",), strict=False)
-    parser.read_string(entry_points)
+    try:
+        parser.read_string(entry_points)
+    except Error:  # not what pip could read either
+        return False
     return parser.has_section(group)
 
 

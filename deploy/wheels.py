@@ -22,8 +22,7 @@ PIP_SECONDS = 600
 _GLIBC = ("2_35", "2_34", "2_31", "2_28", "2_27", "2_24", "2_17")
 # pip's words for a file whose hash is not the locked one.
 _CHANGED = re.compile(
-    r"DO NOT MATCH THE HASHES.*?\n\s+(\S+?)(?: from \S+)?(?: \(.*\))?:?\n\s+Expected sha256",
-    re.DOTALL,
+    r"DO NOT MATCH THE HASHES.*?\n\s+(\S+==\S+) from [^\n]*\n\s+Expected sha256", re.DOTALL
 )
 # What Python runs by itself, at the top of what a wheel unpacks.
 _AT_START = re.compile(

@@ -24,9 +24,10 @@ from deploy.engines.base import Engine
 from deploy.images import default_lock
 from tests.browser import browser, new_page, page
 from tests.deploy.workspace_support import built_image
+from tests.shelf import shelf
 
 # Here and nowhere else: each conftest that imports them would start a browser of its own.
-__all__ = ["browser", "new_page", "page"]
+__all__ = ["browser", "new_page", "page", "shelf"]
 
 NEEDED = ("SECRET_KEY", "ROUTER_SECRET", "DATABASE_URL", "REDIS_URL", "RUN_DIR", "STATE_DIR")
 NAMESPACE_PREFIX = "cloudapp-test-"

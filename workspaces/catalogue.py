@@ -3,20 +3,22 @@
 Reading the index and locking take a while, so that a worker does them; rows say how far it is.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from celery import current_app
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import User
 from deploy import index, locks
 from deploy.index import IndexRefusal, Target
-from workspaces import sets
-from workspaces.models import Approval, Grant, Plugin, Release, Workspace
+from workspaces import changes, releases, sets
+from workspaces.models import Approval, Change, Grant, Plugin, Release, Workspace
 from workspaces.services import Refused
 
 
@@ -31,9 +33,31 @@ class Terms:
     note: str = ""
 
 
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]{0,59}")
+# What a plugin may be given in its environment: never what our own programs or Python read there.
+_NEED = re.compile(r"[A-Z][A-Z0-9_]{1,60}")
+_RESERVED_BEGINNINGS = ("INSTANCE_", "PYTHON", "LD_")
+_RESERVED = frozenset({"PATH", "HOME", "TMPDIR"})
+_OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+
+
 def default_release() -> Release:
     """Return the release that new workspaces get."""
     return Release.objects.get(is_default=True)
+
+
+def need_problem(name: str, option: str = "") -> str:
+    """Return what is wrong with a name (and option) that a plugin is to be given, else nothing."""
+    if not _NEED.fullmatch(name):
+        return (
+            f"“{name[:80]}” cannot be a name: write it as in OPENCAGE_KEY, in capitals, digits and "
+            "underscores, a capital first, 2 to 61 of them."
+        )
+    if name in _RESERVED or name.startswith(_RESERVED_BEGINNINGS):
+        return f"{name} means something to the programs in the container. Take another name."
+    if option and not _OPTION.fullmatch(option):
+        return f"“{option[:80]}” cannot be an option: letters, digits, - and _ only."
+    return ""
 
 
 # --- adding --------------------------------------------------------------------------------------
@@ -62,11 +86,21 @@ def refresh(plugin: Plugin) -> None:
     _later("workspaces.tasks.read_plugin", plugin.pk)
 
 
+def refresh_all() -> None:
+    """Have every plugin that is known read anew, so that newer versions are pointed out."""
+    for plugin in Plugin.objects.filter(state=Plugin.State.KNOWN, own=False):
+        refresh(plugin)
+
+
 def read_plugin(plugin: Plugin, target: Target) -> None:
     """Write down what the index says of a plugin, in the worker."""
     try:
         facts = index.read(plugin.name, target)
     except IndexRefusal as error:
+        if plugin.newest:  # what was read before still holds
+            words = f"It could not be read again: {error}"
+            _save(plugin, state=Plugin.State.KNOWN, error=words, read_at=timezone.now())
+            return
         _save(plugin, state=Plugin.State.REFUSED, error=str(error), read_at=timezone.now())
         return
     _save(
@@ -93,8 +127,10 @@ def approve(
     """Say yes to one exact version; a worker locks all that it needs. Raises Refused."""
     if plugin.state != Plugin.State.KNOWN:
         raise Refused(f"{plugin.name} cannot be approved: {plugin.error or 'it is still read'}")
-    if not version:
-        raise Refused("Say which version.", "version")
+    if not _VERSION.fullmatch(version):
+        raise Refused("Say which version, exactly as the index does: 1.2.3 or 1.0a5.", "version")
+    _check_terms(terms)
+    ours = _own_lock(plugin, release, version) if plugin.own else None
     with transaction.atomic():
         approval = Approval.objects.create(
             plugin=plugin,
@@ -107,8 +143,38 @@ def approve(
             note=terms.note,
             by=by,
         )
-        _later("workspaces.tasks.lock_approval", approval.pk)
+        if ours is not None:
+            activate(approval, ours)
+        else:
+            _later("workspaces.tasks.lock_approval", approval.pk)
     return approval
+
+
+def _check_terms(terms: Terms) -> None:
+    names = [need["name"] for need in terms.needs]
+    for need in terms.needs:
+        if words := need_problem(need["name"], need.get("option", "")):
+            raise Refused(words, "needs")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise Refused(f"Named twice: {', '.join(twice)}.", "needs")
+    if terms.required and terms.needs:
+        words = "A plugin that is part of every image cannot ask for values: nobody is there to ask"
+        raise Refused(f"{words} when a workspace is made.", "required")
+    if terms.required and terms.needs_internet:
+        words = "A plugin that is part of every image cannot bring the internet with it."
+        raise Refused(f"{words} The plan says whether every workspace has it.", "required")
+
+
+def _own_lock(plugin: Plugin, release: Release, version: str) -> dict[str, locks.Pin]:
+    """Return the lock that one of our own came with: the index knows nothing of it, and if it did,
+    it would be somebody else's. Raises Refused."""
+    earlier = plugin.approvals.filter(release=release).exclude(lock="").order_by("pk")
+    for approval in reversed(earlier):
+        if approval.version == version:
+            return approval.pins
+    had = ", ".join(sorted({approval.version for approval in earlier})) or "none"
+    words = f"{plugin.name} comes with this software. For {release} there is: {had}."
+    raise Refused(words, "version")
 
 
 def lock_approval(approval: Approval, target: Target) -> None:
@@ -153,23 +219,67 @@ def activate(approval: Approval, pins: dict[str, locks.Pin]) -> None:
         earlier = Approval.objects.filter(
             plugin=approval.plugin, release=approval.release, state=sets.ACTIVE
         )
+        everywhere = earlier.filter(required=True).exists()
         earlier.update(state=Approval.State.REPLACED, ended_at=timezone.now(), ended_by=approval.by)
-        _save(approval, state=sets.ACTIVE, lock=locks.text_of(pins.values()), error="")
+        # What the release holds already is in every image, whatever was asked for.
+        required = approval.required or not pins
+        lock = locks.text_of(pins.values())
+        _save(approval, state=sets.ACTIVE, lock=lock, error="", required=required)
+        if pins and (everywhere or required):
+            releases.build_later()
 
 
 def withdraw(approval: Approval, by: User | None) -> None:
     """Take an approval back: nobody can switch it on any more. What has it keeps running."""
     with transaction.atomic():
-        row = Approval.objects.select_for_update().get(pk=approval.pk)
+        row = Approval.objects.select_for_update(of=("self",)).get(pk=approval.pk)
         if row.state not in (Approval.State.ACTIVE, Approval.State.REPLACED):
             raise Refused("This approval does not count any more.")
+        if not row.lock:
+            raise Refused(f"{row.plugin} is part of {row.release} itself and stays in it.")
+        was_everywhere = row.required and row.state == Approval.State.ACTIVE
         _save(row, state=Approval.State.WITHDRAWN, ended_at=timezone.now(), ended_by=by)
+        if was_everywhere:
+            releases.build_later()
+
+
+def withdraw_and_rebuild(approval: Approval, by: User | None) -> "Rebuilds":
+    """Take an approval back, if it still counts, and from every workspace that uses it."""
+    with transaction.atomic():
+        if Approval.objects.get(pk=approval.pk).state != Approval.State.WITHDRAWN:
+            withdraw(approval, by)
+        begun, refused = [], {}
+        for workspace in users_of(approval):
+            try:
+                begun.append(changes.without_plugin(workspace, by, approval.plugin))
+            except Refused as refusal:
+                refused[workspace.slug] = str(refusal)
+    return Rebuilds(begun, refused)
+
+
+@dataclass(frozen=True)
+class Rebuilds:
+    """The changes that were asked for, and why the other workspaces keep what they have."""
+
+    begun: Sequence[Change]
+    refused: Mapping[str, str]
 
 
 def users_of(approval: Approval) -> list[Workspace]:
-    """Return the workspaces that have an approved version switched on."""
-    live = approval.workspaces.filter(deleted_at=None).select_related("instance", "plan", "release")
-    return list(live.order_by("slug"))
+    """Return the workspaces that run an approved version."""
+    running = Q(plugins=approval)
+    if approval.required:  # nobody switched it on: their images tell
+        packages = {approval.plugin.name: approval.version}
+        running |= Q(
+            release=approval.release, instance__image__inputs__contains={"packages": packages}
+        )
+    live = Workspace.objects.filter(running, deleted_at=None).distinct()
+    return list(live.select_related("instance", "plan", "release").order_by("slug"))
+
+
+def users_of_plugin(plugin: Plugin) -> QuerySet[Workspace]:
+    """Return the workspaces that have any version of a plugin switched on."""
+    return Workspace.objects.filter(plugins__plugin=plugin, deleted_at=None).distinct()
 
 
 # --- granting ------------------------------------------------------------------------------------
@@ -196,4 +306,5 @@ def _save(row: Plugin | Approval, **changes: Any) -> None:
 
 
 def _later(task: str, pk: int) -> None:
-    transaction.on_commit(partial(current_app.send_task, task, [pk], queue="later"))
+    # Without the broker nothing is lost: the beat finds the row.
+    transaction.on_commit(partial(current_app.send_task, task, [pk], queue="later"), robust=True)

@@ -29,7 +29,7 @@ from deploy.images import BuildStep, ImageError
 from deploy.models import Image, Instance
 from deploy.states import Desired
 from workspaces import sets
-from workspaces.models import Activity, Approval, Change, Release, Step, Workspace
+from workspaces.models import Activity, Approval, Change, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import Refused
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ def request(
     *,
     secrets: Mapping[str, str] | None = None,
     release: Release | None = None,
+    rollout: Rollout | None = None,
 ) -> Change:
     """Ask for just these plugins, by name; a worker does it. Raises Refused.
 
@@ -62,7 +63,7 @@ def request(
     wanted = [a for a in sets.available(workspace, release) if a.plugin.name in names]
     if unknown := sorted(names - sets.names_of(wanted)):
         raise Refused(f"This workspace may not use {', '.join(unknown)}.")
-    return _ask(workspace, by, release, wanted, secrets or {})
+    return _ask(workspace, by, release, wanted, secrets or {}, rollout)
 
 
 def _ask(
@@ -71,6 +72,7 @@ def _ask(
     release: Release,
     wanted: list[Approval],
     secrets: Mapping[str, str],
+    rollout: Rollout | None = None,
 ) -> Change:
     _refuse_conflicts(release, wanted)
     try:
@@ -78,7 +80,7 @@ def _ask(
             set_secrets(workspace, secrets)
             if missing := sets.missing_secrets(workspace, wanted):
                 raise Refused(f"Still needed: {', '.join(missing)}.")
-            return _open(workspace, by, release, wanted)
+            return _open(workspace, by, release, wanted, rollout)
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
@@ -93,7 +95,11 @@ def _refuse_conflicts(release: Release, wanted: Iterable[Approval]) -> None:
 
 
 def _open(
-    workspace: Workspace, by: User | None, release: Release, wanted: list[Approval]
+    workspace: Workspace,
+    by: User | None,
+    release: Release,
+    wanted: list[Approval],
+    rollout: Rollout | None,
 ) -> Change:
     current = Workspace.objects.select_related("instance", "release").get(pk=workspace.pk)
     if current.deleted_at is not None:
@@ -102,6 +108,7 @@ def _open(
         workspace=current,
         by=by,
         release=release,
+        rollout=rollout,
         old_release=current.release,
         old_image_id=current.instance.image_id,
     )
@@ -130,6 +137,29 @@ def roll_back(workspace: Workspace, by: User | None) -> Change:
     if words := _not_allowed(workspace, last.old_release, old):
         raise Refused(words)
     return _ask(workspace, by, last.old_release, old, {})
+
+
+def without_plugin(workspace: Workspace, by: User | None, plugin: Plugin) -> Change:
+    """Ask for what a workspace has but one plugin. Raises Refused.
+
+    As with every change, what it may not use any more goes too.
+    """
+    running = sets.names_of(workspace.plugins.select_related("plugin"))
+    may_stay = sets.names_of(sets.available(workspace))
+    return request(workspace, by, (running & may_stay) - {plugin.name})
+
+
+def to_release(
+    workspace: Workspace, by: User | None, release: Release, rollout: Rollout | None = None
+) -> Change:
+    """Ask for the plugins that a workspace has, by name, on another release. Raises Refused."""
+    if workspace.release_id == release.pk:
+        raise Refused(f"It is on {release} already.")
+    running = sets.names_of(workspace.plugins.select_related("plugin"))
+    names = running - sets.names_of(sets.required(release).select_related("plugin"))
+    if lacking := sorted(names - sets.names_of(sets.available(workspace, release))):
+        raise Refused(f"On {release} it may not use {', '.join(lacking)}.")
+    return request(workspace, by, names, release=release, rollout=rollout)
 
 
 def last_done(workspace: Workspace) -> Change | None:

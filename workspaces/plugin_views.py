@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_POST
 
 from deploy import notify
 from workspaces import access, changes, progress, sets
@@ -125,6 +125,9 @@ def _page(
     status: int = 200,
 ) -> HttpResponse:
     workspace = member.workspace
+    change = changes.open_change(workspace)
+    if change is not None and ticked is None:
+        ticked = sets.names_of(change.wanted.select_related("plugin"))
     offered = choices(workspace, ticked)
     shown = {choice.approval.plugin_id for choice in offered}
     running = workspace.plugins.select_related("plugin")
@@ -143,11 +146,16 @@ def _page(
 
 
 @signed_in
-@require_http_methods(["GET", "HEAD", "POST"])
+@require_GET
 def plugins(request: SignedInRequest, slug: str) -> HttpResponse:
-    """Show what a workspace may have; switch several on and off at once."""
-    if request.method != "POST":
-        return _page(request, access.get_member(request.user, slug, access.NEEDS["see"]))
+    """Show what a workspace may have, what is on, and how the last change goes."""
+    return _page(request, access.get_member(request.user, slug, access.NEEDS["see"]))
+
+
+@signed_in
+@require_POST
+def apply(request: SignedInRequest, slug: str) -> HttpResponse:
+    """Have just the ticked plugins on: several at once, or none of them."""
     member = access.get_member(request.user, slug, access.NEEDS["change_plugins"])
     ticked = set(request.POST.getlist(PLUGIN))
     try:

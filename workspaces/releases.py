@@ -2,8 +2,11 @@
 
 import logging
 from datetime import timedelta
+from functools import partial
 
+from celery import current_app
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -13,6 +16,7 @@ from deploy.images import ImageError
 from deploy.models import Image, Instance
 from workspaces import sets
 from workspaces.models import Change, Release
+from workspaces.services import Refused
 
 logger = logging.getLogger(__name__)
 
@@ -27,17 +31,58 @@ def build(release: Release, builder: Builder) -> Image:
     except locks.Conflict as conflict:
         raise ImageError(f"What is required on {release} does not fit: {conflict}") from conflict
     image = images.ensure_image(builder, lock, settings.STATE_DIR, common=release.pins)
-    Release.objects.filter(pk=release.pk).update(image=image)
+    Release.objects.filter(pk=release.pk).update(image=image, error="")
     return image
 
 
-def build_all(builder: Builder) -> None:
-    """Build each release that is offered; one that fails does not keep the others."""
-    for release in Release.objects.filter(offered=True).order_by("-is_default", "pk"):
+def build_all(builder: Builder, only: int | None = None) -> None:
+    """Build each release that is offered; one that fails does not keep the others.
+
+    `only` is the one that an operator asks for, offered or not.
+    """
+    chosen = Q(offered=True) if only is None else Q(pk=only)
+    for release in Release.objects.filter(chosen).order_by("-is_default", "pk"):
         try:
             build(release, builder)
-        except ImageError:
+        except ImageError as error:
             logger.exception("%s cannot be built", release)
+            Release.objects.filter(pk=release.pk).update(error=str(error))
+
+
+# --- what operators choose -----------------------------------------------------------------------
+
+
+def build_later(release: Release | None = None) -> None:
+    """Have a worker build one release, or all that are offered."""
+    arguments = [release.pk] if release else []
+    send = partial(current_app.send_task, "workspaces.tasks.build_releases", arguments)
+    transaction.on_commit(send, robust=True)  # without the broker, the operator asks again
+
+
+def is_ready(release: Release) -> bool:
+    """Whether its image is there, tried out."""
+    return release.image is not None and release.image.state == Image.State.READY
+
+
+def make_default(release: Release) -> None:
+    """Have new workspaces get this release. Raises Refused while its image is not ready."""
+    if not is_ready(release):
+        raise Refused(f"The image of {release} is not ready. Build it first.")
+    with transaction.atomic():
+        Release.objects.filter(is_default=True).update(is_default=False)
+        Release.objects.filter(pk=release.pk).update(is_default=True, offered=True)
+
+
+def offer(release: Release, offered: bool) -> None:
+    """Offer a release, or stop that; workspaces that have it keep it. Raises Refused."""
+    if release.is_default and not offered:
+        raise Refused(f"{release} is what new workspaces get. Make another one the default first.")
+    Release.objects.filter(pk=release.pk).update(offered=offered)
+    if offered and not is_ready(release):
+        build_later(release)
+
+
+# --- which images are needed ---------------------------------------------------------------------
 
 
 def needed() -> set[int]:

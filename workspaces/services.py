@@ -15,11 +15,12 @@ from django.utils import timezone
 
 from accounts.models import User
 from deploy import lifecycle, spares
+from deploy.lifecycle import Limits
 from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
 from workspaces import slugs
-from workspaces.models import Activity, Member, Plan, Release, Role, Workspace
+from workspaces.models import Activity, Approval, Member, Plan, Release, Role, Workspace
 
 MAX_NAME = 80
 
@@ -64,7 +65,18 @@ def default_image() -> Image | None:
 def keep_spares() -> None:
     """Have as many instances of the default plan ready as it says, for whoever comes next."""
     image, plan = default_image(), default_plan()
-    spares.keep([Stock(plan.spares, image, plan.limits)] if image else [])
+    spares.keep([Stock(plan.spares, image, new_limits(plan))] if image else [])
+
+
+def new_limits(plan: Plan) -> Limits:
+    """Return what a new instance of a plan may use, with what the required plugins need."""
+    needed = Approval.objects.filter(
+        release__is_default=True,
+        state=Approval.State.ACTIVE,
+        required=True,
+        needs_internet=True,
+    )
+    return {**plan.limits, "internet": plan.internet or needed.exists()}
 
 
 def default_plan() -> Plan:
@@ -136,8 +148,8 @@ def _create(user: User, name: str, slug: str) -> Workspace:
     image = default_image()
     if image is None:
         raise NoImage
-    instance = lifecycle.claim_spare(image, **plan.limits)
-    instance = instance or lifecycle.create(image, **plan.limits)
+    limits = new_limits(plan)
+    instance = lifecycle.claim_spare(image, **limits) or lifecycle.create(image, **limits)
     workspace = Workspace.objects.create(
         name=name,
         slug=slug,

@@ -9,7 +9,7 @@ from django.utils import timezone
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
-from workspaces import catalogue, changes, releases, services
+from workspaces import catalogue, changes, releases, rollouts, services
 from workspaces.models import Approval, Change, Plugin, SignInCode, WorkspaceSession
 
 
@@ -57,9 +57,21 @@ def run_change(pk: int) -> None:
 
 
 @shared_task
-def build_releases() -> None:
-    """Have the image of each release that is offered, with what is required."""
-    releases.build_all(get_builder())
+def build_releases(only: int | None = None) -> None:
+    """Have the image of each release that is offered, or of one, with what is required."""
+    releases.build_all(get_builder(), only)
+
+
+@shared_task
+def run_rollouts() -> None:
+    """Begin the next batch of each roll-out whose last one is done."""
+    rollouts.run_all()
+
+
+@shared_task
+def look_for_newer() -> None:
+    """Read every plugin anew, so that operators see newer versions."""
+    catalogue.refresh_all()
 
 
 @shared_task

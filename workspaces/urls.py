@@ -19,6 +19,7 @@ web: list[URLPattern] = [
     path("workspaces/<slug:slug>/delete/", views.delete, name="workspace_delete"),
     path("workspaces/<slug:slug>/undelete/", views.undelete, name="workspace_undelete"),
     path("workspaces/<slug:slug>/plugins/", plugin_views.plugins, name="workspace_plugins"),
+    path("workspaces/<slug:slug>/plugins/apply/", plugin_views.apply, name="workspace_apply"),
     path("workspaces/<slug:slug>/plugins/live/", plugin_views.live, name="workspace_plugins_live"),
     path(
         "workspaces/<slug:slug>/plugins/roll-back/",

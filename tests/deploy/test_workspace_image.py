@@ -1,4 +1,4 @@
-"""The workspace image for real, in a container hardened like a customer's."""
+"""The workspace image for real, in a container hardened like a customer's; with each Datasette."""
 
 import json
 import sqlite3
@@ -14,8 +14,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 
-from deploy.images import DIGEST_LABEL
-from tests.deploy.workspace_support import STOP_SECONDS, Workspace, wait_until, workspace
+from deploy.images import DEFAULT_RELEASE, DIGEST_LABEL
+from tests.deploy.workspace_support import ALPHA, STOP_SECONDS, Workspace, wait_until, workspace
 
 PATHS = [
     "/",
@@ -27,7 +27,28 @@ PATHS = [
     "/-/instance/health",
     "/-/instance/else",
 ]
+INTERNAL = ".datasette-internal"
+PLUGINS = {
+    "cloudapp_workspace.plugin",
+    "datasette-cluster-map",
+    "datasette-configure-fts",
+    "datasette-leaflet",
+    "datasette-search-all",
+    "datasette-upload-csvs",
+    "datasette-upload-dbs",
+}
 UPLOAD_PAGES = ["/-/upload-csvs", "/-/upload-dbs", "/-/configure-fts"]
+
+only_stable = pytest.mark.parametrize("workspace_image", [DEFAULT_RELEASE], indirect=True)
+only_alpha = pytest.mark.parametrize("workspace_image", [ALPHA], indirect=True)
+
+
+@pytest.fixture(scope="module", params=[DEFAULT_RELEASE, ALPHA])
+def workspace_image(request: pytest.FixtureRequest) -> str:
+    """The image of either release; the containers of this module's tests are made of it."""
+    if request.param == ALPHA:
+        return str(request.getfixturevalue("alpha_image"))
+    return str(request.getfixturevalue("workspace_image"))
 
 
 # --- the token ---------------------------------------------------------------------------------
@@ -188,8 +209,7 @@ def test_the_actor_is_who_the_token_says(workspace_shared: Workspace) -> None:
 def test_everybody_reads_and_queries(workspace_shared: Workspace, role: str) -> None:
     with workspace_shared.as_role(role) as client:
         assert client.get("/").status_code == 200
-        rows = client.get("/data.json", params={"sql": "select 6 * 7 as answer", "_shape": "array"})
-        assert rows.json() == [{"answer": 42}]
+        assert query(client, "data", "select 6 * 7 as answer") == [{"answer": 42}]
 
 
 @pytest.mark.parametrize("page", UPLOAD_PAGES)
@@ -204,10 +224,12 @@ def test_only_editors_and_owners_write(workspace_shared: Workspace, page: str) -
     assert statuses == {"viewer": 403, "editor": 200, "owner": 200}
 
 
-def test_a_write_in_sql_changes_nothing(workspace_shared: Workspace) -> None:
-    with workspace_shared.as_role("owner") as client:
-        sql = "create table t (a)"
-        assert client.get("/data.json", params={"sql": sql}).status_code == 400
+def test_a_query_that_writes_changes_nothing(workspace_shared: Workspace) -> None:
+    with workspace_shared.as_role("owner", **{"Sec-Fetch-Site": "same-origin"}) as client:
+        for sql in ("create table t (a)", "insert into t values (1)"):
+            response = client.get("/data.json", params={"sql": sql}, follow_redirects=True)
+            assert response.status_code == 400
+        assert client.get("/data/t").status_code == 404
 
 
 def test_the_internal_database_stays_hidden(workspace_shared: Workspace) -> None:
@@ -229,7 +251,85 @@ def test_the_home_page_of_an_empty_workspace(workspace_shared: Workspace) -> Non
         assert "Nothing here yet" in page
 
 
+@only_alpha
+def test_only_editors_and_owners_write_by_json_and_by_sql(workspace_container: Workspace) -> None:
+    """Everything that 1.0 can write by itself; in this order each write finds what it needs."""
+    writes: list[tuple[str, dict[str, Any], int]] = [
+        ("/data/-/create", {"table": "birds", "rows": [{"id": 1, "name": "owl"}], "pk": "id"}, 201),
+        ("/data/birds/-/insert", {"row": {"id": 2, "name": "wren"}}, 201),
+        ("/data/birds/-/upsert", {"rows": [{"id": 2, "name": "robin"}]}, 200),
+        ("/data/birds/2/-/update", {"update": {"name": "tit"}}, 200),
+        ("/data/birds/1/-/delete", {}, 200),
+        ("/data/-/execute-write", {"sql": "update birds set name = 'wren'"}, 200),
+        ("/data/birds/-/drop", {"confirm": True}, 200),
+    ]
+    with workspace_container.as_role("viewer") as viewer:
+        for role in ("editor", "owner"):
+            with workspace_container.as_role(role) as client:
+                for path, body, status in writes:
+                    assert viewer.post(path, json=body).status_code == 403, path
+                    response = client.post(path, json=body)
+                    assert response.status_code == status, (role, path, response.text)
+                    if "execute-write" in path:
+                        found = query(viewer, "data", "select * from birds")
+                        assert found == [{"id": 2, "name": "wren"}]
+
+
+@only_alpha
+def test_whoever_became_a_viewer_keeps_no_power_over_what_they_stored(
+    workspace_container: Workspace,
+) -> None:
+    """1.0 lets the owner of a query change it by a rule that is narrower than our general one."""
+    stored = {"name": "kept", "sql": "select 1", "is_private": False}
+    same = {"id": "u-ada", "name": "Ada"}
+    editor = workspace_container.actor_token("editor", actor={**same, "role": "editor"})
+    viewer = workspace_container.actor_token("viewer", actor={**same, "role": "viewer"})
+    with workspace_container.client(editor) as client:
+        done = client.post("/data/-/queries/store", json={"query": stored})
+        assert done.status_code == 201, done.text
+    # The forms are asked for, because the guard lets no viewer's POST get that far.
+    forms = ["/data/kept/-/edit", "/data/kept/-/delete", "/data/-/execute-write"]
+    for token, expected in ((editor, 200), (viewer, 403)):
+        with workspace_container.client(token) as client:
+            assert [client.get(form).status_code for form in forms] == [expected] * len(forms)
+
+
+@only_alpha
+def test_what_datasette_keeps_for_itself_survives_a_stop_and_is_not_served(
+    workspace_container: Workspace,
+) -> None:
+    stored = {"name": "kept", "sql": "select 6 * 7 as answer", "is_private": False}
+    with workspace_container.as_role("owner") as client:
+        client.post("/data/-/queries/store", json={"query": stored}).raise_for_status()
+        assert workspace_container.stop() == 0
+        assert [name for name in workspace_container.files() if INTERNAL in name] == [INTERNAL]
+        workspace_container.start()
+        rows = client.get("/data/kept.json", params={"_shape": "array"})
+        assert rows.json() == [{"answer": 42}]
+        for path in (f"/{INTERNAL}", f"/{INTERNAL}.db", "/datasette-internal", "/_internal"):
+            assert client.get(path).status_code in (403, 404)
+
+
+@only_alpha
+def test_a_broken_internal_database_is_put_aside(workspace_container: Workspace) -> None:
+    assert workspace_container.stop() == 0
+    workspace_container.put_file(f"/data/{INTERNAL}", b"no database at all" * 100)
+    workspace_container.start()
+    with workspace_container.as_role("viewer") as client:
+        assert client.get("/data").status_code == 200
+    assert f"{INTERNAL}.broken" in workspace_container.files()
+
+
 # --- uploads -----------------------------------------------------------------------------------
+
+
+def query(client: httpx.Client, database: str, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query: 0.65 answers at this address, 1.0 leads to its own."""
+    asked = {"sql": sql, "_shape": "array"}
+    response = client.get(f"/{database}.json", params=asked, follow_redirects=True)
+    assert response.status_code == 200, response.text
+    rows: list[dict[str, Any]] = response.json()
+    return rows
 
 
 def csv_of(rows: int) -> bytes:
@@ -248,10 +348,7 @@ def sqlite_bytes(tmp_path: Path, table: str, rows: int = 3) -> bytes:
 
 
 def count(client: httpx.Client, database: str, table: str) -> int:
-    query = {"sql": f"select count(*) as n from [{table}]", "_shape": "array"}  # noqa: S608
-    response = client.get(f"/{database}.json", params=query)
-    assert response.status_code == 200, response.text
-    return int(response.json()[0]["n"])
+    return int(query(client, database, f"select count(*) as n from [{table}]")[0]["n"])  # noqa: S608
 
 
 def upload_csv(client: httpx.Client, data: bytes, table: str) -> httpx.Response:
@@ -277,9 +374,8 @@ def test_a_csv_becomes_a_table_and_its_import_is_reported(workspace_container: W
         assert "importing a CSV file" in workspace_container.health()["busy"]
         wait_until(lambda: idle(workspace_container), "the import")
         assert count(client, "data", "birds") == 20_000
-        sql = "select typeof(ring) as t from birds limit 1"
-        types = client.get("/data.json", params={"sql": sql})
-        assert types.json()["rows"] == [["integer"]]
+        types = query(client, "data", "select distinct typeof(ring) as t from birds")
+        assert types == [{"t": "integer"}]
         home = client.get("/").text
         assert "birds" in home
         assert ">_csv_progress_<" not in home
@@ -300,9 +396,8 @@ def test_large_utf8_is_read_as_utf8(workspace_container: Workspace) -> None:
                 data={"xhr": "1", "table": table},
             ).raise_for_status()
             wait_until(lambda: idle(workspace_container), "the import")
-            query = {"sql": f"select name from {table} where name like '%4999%'"}  # noqa: S608
-            rows = client.get("/data.json", params=query).json()["rows"]
-            assert rows == [["Zaunkönig 4999 鳥"]]
+            sql = f"select name from {table} where name like '%4999%'"  # noqa: S608
+            assert query(client, "data", sql) == [{"name": "Zaunkönig 4999 鳥"}]
 
 
 @pytest.mark.parametrize(
@@ -311,12 +406,11 @@ def test_large_utf8_is_read_as_utf8(workspace_container: Workspace) -> None:
 def test_a_browser_uploads_with_the_forms_own_fields(
     workspace_container: Workspace, tmp_path: Path, page: str, field: str, name: str
 ) -> None:
-    """With the page's cookie and token, without JavaScript."""
+    """With what the page gives it (0.65: a cookie and a token), without JavaScript."""
     data = sqlite_bytes(tmp_path, "b") if field == "db" else csv_of(3)
     browser = {"Sec-Fetch-Site": "same-origin", "Origin": "http://birds.test"}
     with workspace_container.as_role("editor", Accept="text/html", **browser) as client:
         token = client.get(page).text.split('name="csrftoken" value="')[1].split('"')[0]
-        assert client.cookies["ds_csrftoken"]
         response = client.post(page, data={"csrftoken": token}, files={field: (name, data)})
         assert response.status_code in (200, 302), response.text
         wait_until(lambda: idle(workspace_container), "the import")
@@ -395,7 +489,8 @@ def test_a_file_that_is_no_database_is_refused_and_leaves_nothing(
         response = upload_db(client, content, "bad")
         assert response.json() == {"ok": False, "error": "That file is not a SQLite database."}
         assert client.get("/").status_code == 200
-    assert {Path(name).stem for name in workspace_container.files()} == {".tmp", "data"}
+    files = {Path(name).stem for name in workspace_container.files()}
+    assert {name for name in files if not name.startswith(INTERNAL)} == {".tmp", "data"}
 
 
 def test_a_broken_file_does_not_take_the_others_down(workspace_container: Workspace) -> None:
@@ -486,7 +581,7 @@ def test_a_stop_leaves_complete_files_and_no_log(
 ) -> None:
     with workspace_container.as_role("editor") as client:
         upload_db(client, sqlite_bytes(tmp_path, "other"), "other")
-        upload_csv(client, csv_of(3_000), "birds")
+        upload_csv(client, csv_of(30_000), "birds")
         assert "data.db-wal" in workspace_container.files()
     assert workspace_container.stop() == 0
     files = workspace_container.files()
@@ -496,7 +591,7 @@ def test_a_stop_leaves_complete_files_and_no_log(
     copy.write_bytes(workspace_container.get_file("/data/data.db"))
     connection = sqlite3.connect(copy)
     # The import was still running at the stop: it was waited for, not cut.
-    assert connection.execute("select count(*) from birds").fetchone() == (3_000,)
+    assert connection.execute("select count(*) from birds").fetchone() == (30_000,)
     assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
     connection.close()
 
@@ -527,6 +622,7 @@ def test_idle_counts_from_the_last_request_and_probes_do_not(
     assert workspace_container.health()["idle_seconds"] <= time.monotonic() - asked
 
 
+@only_stable
 def test_sessions_of_open_pages_survive_a_restart(workspace_container: Workspace) -> None:
     """The secret is derived from the key, so a CSRF cookie of before the stop is still good."""
     with workspace_container.as_role("editor") as client:
@@ -545,6 +641,13 @@ def test_the_socket_is_open_to_the_router_only_by_its_directory(
 
 
 # --- what is in the image ----------------------------------------------------------------------
+
+
+def test_it_has_the_default_plugins_and_ours_and_no_others(workspace_shared: Workspace) -> None:
+    with workspace_shared.as_role("viewer") as client:
+        answer = client.get("/-/plugins.json").json()
+    plugins = answer["plugins"] if isinstance(answer, dict) else answer
+    assert {plugin["name"] for plugin in plugins} == PLUGINS
 
 
 def test_the_image_carries_no_installer_and_runs_as_nobody(
@@ -567,6 +670,18 @@ def test_the_instance_key_is_not_in_the_environment_of_python(workspace_shared: 
     assert done.code == 0, done.output
     assert workspace_shared.key.encode() not in done.output
     assert b"None" in done.output
+
+
+def test_what_is_hardly_ever_used_is_imported_when_it_is_used(workspace_shared: Workspace) -> None:
+    """httpx2 in 1.0, httpx in 0.65; each has a _client, and pdb needs cmd."""
+    code = (
+        "import sys\nfrom cloudapp_workspace import server\nimport datasette.app as app, pdb\n"
+        "print({'httpx._client', 'httpx2._client', 'cmd'} & sys.modules.keys() or 'none')\n"
+        "client = getattr(app, 'httpx', None) or app.httpx2\n"
+        "print(client.AsyncClient.__name__, pdb.Pdb.__name__)"
+    )
+    done = workspace_shared.execute("/opt/workspace/bin/python", "-IBc", code)
+    assert done.output.decode() == "none\nAsyncClient Pdb\n"
 
 
 @pytest.mark.parametrize(

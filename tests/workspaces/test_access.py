@@ -45,6 +45,11 @@ TABLE = [
     Address("stop/", "stop", post={}),
     Address("restart/", "restart", post={}),
     Address("rename/", "rename", post={"name": "Other"}),
+    Address("plugins/", "see", allowed=200),
+    Address("plugins/live/", "see", allowed=200, query={"seen": "something old"}),
+    Address("plugins/apply/", "change_plugins", post={}),
+    Address("plugins/roll-back/", "change_plugins", post={}),
+    Address("plugins/forget/", "change_plugins", post={"name": "KEY"}),
     Address("delete/", "delete", post={"confirm": "trees"}),
     Address("undelete/", "undelete", Status.DELETING, {}),
 ]
@@ -88,7 +93,7 @@ def test_who_may(address: Address, role: str, owner: User) -> None:
     before = Workspace.objects.filter(pk=workspace.pk).values().get()
     client = somebody(role, workspace)
     response = address.ask(client, "trees")
-    if role == "anonymous" and address.path == "live/":
+    if role == "anonymous" and address.path.endswith("live/"):
         expected = 401
     elif role == "anonymous":
         expected = 302

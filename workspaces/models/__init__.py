@@ -1,7 +1,7 @@
 """The tables: what customers have, and which plugins there are for them."""
 
 from workspaces.models.catalogue import Approval, Grant, Plugin, Release
-from workspaces.models.changes import Change, Step
+from workspaces.models.changes import Change, Rollout, Step
 from workspaces.models.customers import (
     Activity,
     Member,
@@ -22,6 +22,7 @@ __all__ = [
     "Plugin",
     "Release",
     "Role",
+    "Rollout",
     "SignInCode",
     "Step",
     "Workspace",

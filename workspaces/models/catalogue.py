@@ -6,9 +6,23 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from packaging.version import InvalidVersion, Version
 
 from deploy import locks
 from deploy.models import Image
+
+# Words that are not spelled as package names are.
+_SPELLINGS = {
+    "csv": "CSV",
+    "csvs": "CSV files",
+    "dbs": "databases",
+    "fts": "full-text search",
+    "jinja": "Jinja",
+    "json": "JSON",
+    "python": "Python",
+    "re2": "RE2",
+    "sql": "SQL",
+}
 
 
 class Release(models.Model):
@@ -23,6 +37,8 @@ class Release(models.Model):
         Image, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
     )
     is_default = models.BooleanField(default=False)
+    # Why its image could not be built, the last time that was tried.
+    error = models.TextField(blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -83,7 +99,16 @@ class Plugin(models.Model):
     @property
     def title(self) -> str:
         """Its name as people read it: without what all of them have in common."""
-        return self.name.removeprefix("datasette-").replace("-", " ").capitalize()
+        words = self.name.removeprefix("datasette-").split("-")
+        title = " ".join(_SPELLINGS.get(word, word) for word in words)
+        return title[0].upper() + title[1:]
+
+    def newer_than(self, version: str) -> str:
+        """The newest version where it is newer than this one; else, or for no version, nothing."""
+        try:
+            return self.newest if Version(self.newest) > Version(version) else ""
+        except InvalidVersion:
+            return ""
 
 
 class Approval(models.Model):

@@ -21,6 +21,42 @@ class Step(models.TextChoices):
     SWITCH = "switch", "Switch over"
 
 
+class Rollout(models.Model):
+    """The move of all workspaces of one release to another one, in batches."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        STOPPED = "stopped"
+        DONE = "done"
+
+    from_release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="+")
+    to_release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="rollouts")
+    batch_size = models.PositiveSmallIntegerField(default=5)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    # Why it stopped: which workspace, and what went wrong there.
+    error = models.TextField(blank=True)
+    # {slug: why} of the workspaces that stay where they are.
+    skipped = models.JSONField(default=dict, blank=True)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    at = models.DateTimeField(default=timezone.now, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["from_release"],
+                condition=Q(state="running"),
+                name="one_running_rollout",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.from_release} → {self.to_release}"
+
+
 class Change(models.Model):
     """One change of a workspace's set of plugins, from one set to another."""
 
@@ -45,6 +81,10 @@ class Change(models.Model):
 
     release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="+")
     wanted = models.ManyToManyField(Approval, related_name="wanted_by", blank=True)
+    # The roll-out that asked for it; None when a person did.
+    rollout = models.ForeignKey(
+        Rollout, null=True, blank=True, on_delete=models.SET_NULL, related_name="changes"
+    )
     image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="+")
     # What there was before, to go back to.
     old_release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="+")

@@ -48,11 +48,19 @@ class _UnitRegistry:
 
 
 def _import_on_first_use(name: str) -> None:
-    """The recipe of the importlib documentation; a missing module is left to fail as usual."""
-    spec = importlib.util.find_spec(name)
-    if name in sys.modules or spec is None or spec.loader is None:
-        return
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    if name not in sys.modules and importlib.util.find_spec(name) is not None:
+        sys.modules[name] = _OnFirstUse(name)
+
+
+class _OnFirstUse(ModuleType):
+    """Stands in for a module until somebody asks it for something.
+
+    importlib's own LazyLoader would not do: a plain `import` asks a module that is there already
+    for its __spec__, and that alone makes it load. This has a __spec__, and it is None.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        module = self.__name__
+        if sys.modules.get(module) is self:
+            del sys.modules[module]
+        return getattr(importlib.import_module(module), name)

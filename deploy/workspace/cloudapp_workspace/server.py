@@ -63,7 +63,7 @@ def _only_in_1_0(data: Path) -> dict[str, str]:
 def serve(environment: Environment, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; returns when everything is finished and written down.
 
-    Exits 1 when Datasette or a plugin failed at its start.
+    Raises SystemExit(3) when Datasette or a plugin failed at its start.
     """
     datasette = build_datasette(environment)
     activity = Activity()
@@ -83,11 +83,8 @@ def serve(environment: Environment, listener: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     _say(f"Datasette {__version__} starts with {', '.join(sorted(datasette.databases))}")
-    server = _Server(config)
-    asyncio.run(server.serve(sockets=[listener]))
+    asyncio.run(_Server(config).serve(sockets=[listener]))
     _close(datasette, environment.data)
-    if not server.started:
-        sys.exit("cloudapp workspace cannot start: a plugin or Datasette itself failed, see above")
     _say("stopped: nothing was cut, everything is written down")
 
 
