@@ -1,0 +1,600 @@
+"""Changing a workspace's plugins, on the real engine: what works, and whatever may go wrong."""
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+from pytest_django import DjangoDbBlocker
+
+from deploy import images, lifecycle, vault
+from deploy.engines import get_builder
+from deploy.index import Target
+from deploy.models import Image, Instance
+from deploy.reconcile import spec_of
+from deploy.states import Desired, Observed, StopReason
+from tests.deploy.boxes import wait_for
+from tests.faults.conftest import made_database
+from tests.plugins import shop as code
+from tests.plugins.changing import Mortals, Place, World, log_tail, steps_of
+from tests.plugins.shop import Shop
+from workspaces import catalogue, changes, releases, tasks
+from workspaces.models import Approval, Change, Plugin
+from workspaces.services import Refused
+
+__all__ = ["made_database"]
+
+SETTINGS = {
+    "LEASE_SECONDS": 2.0,
+    "START_TIMEOUT_SECONDS": 20.0,
+    "STOP_TIMEOUT_SECONDS": 10,
+    "SWITCH_SECONDS": 4.0,
+}
+# A good one answers in a second; the bound is for a busy machine.
+SWITCH_OVER_BOUND = 15.0
+MARKER = Path(tempfile.gettempdir()) / f"cloudapp-ran-{os.getpid()}"
+VALUE = "hunter2-a-very-secret-value"
+
+
+@pytest.fixture(scope="module")
+def world(
+    made_database: None,
+    django_db_blocker: DjangoDbBlocker,
+    workspace_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    """One installation for all; each test makes what it changes."""
+    shop = Shop(tmp_path_factory.mktemp("shop"))
+    kept = Path(settings.STATE_DIR)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=kept) as state:
+        # The release's wheels are there already; what the shop sells is fetched.
+        shutil.copytree(kept / "wheels", Path(state, "wheels"), copy_function=os.link)
+        patch.setattr(settings, "STATE_DIR", Path(state))
+        for name, value in SETTINGS.items():
+            patch.setattr(settings, name, value)
+        patch.setattr(images, "ANSWER_SECONDS", 4.0)
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(shop.directory))
+        with django_db_blocker.unblock(), World(get_builder(), workspace_image, shop) as made:
+            yield made
+        connection.close()
+
+
+@pytest.fixture(autouse=True)
+def database(world: World, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Rows that really commit: workers must see them."""
+    with django_db_blocker.unblock():
+        yield
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def place(world: World, django_db_blocker: DjangoDbBlocker) -> Place:
+    """A workspace whose changes all fail: it is as it was, after each."""
+    with django_db_blocker.unblock():
+        made = world.workspace()
+        made.write("birds.db")
+        return made
+
+
+@pytest.fixture(scope="module")
+def owls(world: World, django_db_blocker: DjangoDbBlocker) -> str:
+    """A good plugin."""
+    with django_db_blocker.unblock():
+        return world.plugin("datasette-owls", code.PAGE.format(path="owls", words="Owls!"))
+
+
+# --- a good one ----------------------------------------------------------------------------------
+
+
+def test_a_good_change_loses_no_request(world: World, owls: str) -> None:
+    place = world.workspace()
+    place.write("birds.db")
+    old = place.row.instance.image
+    with place.visited() as visitor:
+        change = place.change(owls)
+    assert (change.state, change.error) == ("done", "")
+    assert place.get("/-/owls") == (200, "Owls!")
+    assert place.rows("birds.db") == 1
+    assert not visitor.lost
+    assert visitor.longest_hold < SWITCH_OVER_BOUND
+    print(
+        f"\nswitch-over {visitor.longest_hold:.2f} s, {len(visitor.visits)} requests;"
+        f" steps in ms: {change.durations}"
+    )
+    # One click back, as fast.
+    with place.visited() as visitor:
+        back = world.finished(changes.roll_back(place.row, world.owner))
+    assert (back.state, back.error) == ("done", "")
+    assert not visitor.lost
+    print(f"back: {visitor.longest_hold:.2f} s; steps in ms: {back.durations}")
+    assert place.row.instance.image == old
+    assert place.get("/-/owls")[0] == 404
+    assert place.rows("birds.db") == 1
+
+
+def test_going_back_means_the_very_version(world: World) -> None:
+    place = world.workspace()
+    first = world.plugin("datasette-wren", code.PAGE.format(path="wren", words="first"))
+    place.change(first)
+    world.plugin("datasette-wren", code.PAGE.format(path="wren", words="second"), version="2.0")
+    assert place.change(first).state == "done"
+    assert place.get("/-/wren") == (200, "second")
+    back = world.finished(changes.roll_back(place.row, world.owner))
+    assert (back.state, back.error) == ("done", "")
+    assert place.get("/-/wren") == (200, "first")
+
+
+def test_one_that_sleeps_is_woken_and_tried_out(world: World, owls: str) -> None:
+    place = world.workspace()
+    lifecycle.want_stopped(place.row.instance_id, StopReason.IDLE)
+    wait_for(lambda: place.row.instance.observed == Observed.EXITED, "it sleeps")
+    assert place.change(owls).state == "done"
+    assert place.row.instance.ready
+    assert place.get("/-/owls") == (200, "Owls!")
+
+
+def test_one_that_its_owner_stopped_stays_stopped(world: World, owls: str) -> None:
+    place = world.workspace()
+    lifecycle.want_stopped(place.row.instance_id, StopReason.OWNER)
+    assert place.change(owls).state == "done"
+    assert place.row.instance.desired == Desired.STOPPED
+
+
+# --- refused before anything is touched -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "words"),
+    [
+        ("datasette-raises", code.RAISES, "no owls today"),
+        ("datasette-raises-late", code.RAISES_IN_STARTUP, "no owls at the start"),
+        ("datasette-hangs", code.HANGS, r"did not answer in 4 s.*datasette_hangs\.py"),
+        ("datasette-hangs-late", code.HANGS_IN_STARTUP, r"did not answer.*datasette_hangs_late"),
+    ],
+)
+def test_one_that_does_not_start_is_refused(
+    world: World, place: Place, name: str, body: str, words: str
+) -> None:
+    assert_nobody_notices(place, world.plugin(name, body), words)
+
+
+def assert_nobody_notices(place: Place, name: str, words: str) -> None:
+    """A change to this plugin fails in these words, and the workspace answers all the while."""
+    before = place.inspect()["Id"], place.row.instance.generation
+    with place.visited() as visitor:
+        change = place.change(name)
+    assert change.state == "failed"
+    assert re.search(words, change.error, re.DOTALL), change.error
+    assert not visitor.lost
+    assert not visitor.longest_hold
+    assert (place.inspect()["Id"], place.row.instance.generation) == before
+    assert not place.row.plugins.exists()
+
+
+def test_a_tampered_wheel_is_refused(world: World, place: Place) -> None:
+    name = world.plugin("datasette-swift", code.PAGE.format(path="swift", words="as approved"))
+    world.shop.plugin(name, code.PAGE.format(path="swift", words="as tampered with"))
+    assert_nobody_notices(place, name, r"datasette-swift==1\.0.* is not the file that was approved")
+
+
+def test_code_at_a_build_never_runs_and_is_refused(world: World, place: Place) -> None:
+    mark = code.MARK.format(marker=MARKER)
+    for name, files in {
+        "datasette-pth": {"owls.pth": f"import pathlib; {mark}"},
+        "datasette-customize": {"sitecustomize.py": mark},
+        "datasette-data": {"datasette_data-1.0.data/data/lib/x.pth": mark},
+    }.items():
+        plugin = world.plugin(name, "", files=files)
+        assert_nobody_notices(place, plugin, "runs code whenever Python starts")
+    assert not MARKER.exists()
+
+
+def test_a_build_runs_nothing_of_what_it_unpacks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if such a wheel got that far: what it would write is not in the image."""
+    monkeypatch.setattr(images, "refuse_code_at_start", lambda wheels: None)
+    monkeypatch.setattr(images, "smoke_test", lambda *args: None)
+    mark = code.MARK.format(marker="/opt/further/ran")
+    name = world.plugin("datasette-runs", "", files={"runs.pth": f"import pathlib; {mark}"})
+    image, _ = steps_of(world, [name])
+    look = "import os; print(os.path.exists('/opt/workspace/ran'), os.listdir('/opt/workspace'))"
+    command = ("/opt/workspace/bin/python", "-ISB", "-c", look)
+    assert world.builder.run_once(image.reference, command, 30).output.startswith("False")
+
+
+def test_source_code_is_never_built(world: World) -> None:
+    name = "datasette-cloudapp-source-only"
+    world.shop.source(name, code.MARK.format(marker=MARKER))
+    plugin = Plugin.objects.create(name=name, state="known")
+    approval = Approval.objects.create(plugin=plugin, release=world.release, version="1.0")
+    catalogue.lock_approval(approval, Target(world.builder.architecture(), "3.13"))
+    assert approval.state == "failed"
+    assert "only as source code" in approval.error
+    assert not MARKER.exists()
+
+
+def test_a_conflicting_pair_is_named(world: World, place: Place) -> None:
+    old, new = world.shop.library("owl-lib", "1.0"), world.shop.library("owl-lib", "2.0")
+    one = world.approve(world.shop.plugin("datasette-one", "", requires=["owl-lib==1.0"]), old)
+    two = world.approve(world.shop.plugin("datasette-two", "", requires=["owl-lib==2.0"]), new)
+    words = r"datasette-one needs owl-lib 1\.0, and datasette-two needs owl-lib 2\.0"
+    with pytest.raises(Refused, match=words):
+        place.ask_for(one, two)
+    assert not place.row.changes.filter(state="open").exists()
+
+
+# --- rolled back ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "words"),
+    [
+        ("datasette-bad-data", code.RAISES_AT_POISON, r"RuntimeError: poison\.db: •••"),
+        ("datasette-slow-data", code.HANGS_AT_POISON, "did not answer within 4 s"),
+    ],
+)
+def test_one_that_fails_with_this_data_is_rolled_back(
+    world: World, name: str, body: str, words: str
+) -> None:
+    place = world.workspace()
+    place.write("poison.db")
+    before = place.row.instance
+    wheel = world.shop.plugin(name, body)
+    plugin = world.approve(wheel, needs=[{"name": "OWL_KEY", "help": ""}])
+    with place.visited() as visitor:
+        change = place.change(plugin, secrets={"OWL_KEY": VALUE})
+        place.wait_ready()
+    print(f"\n{name}: held for {visitor.longest_hold:.2f} s. {change.error}")
+    assert change.state == "rolled back"
+    assert re.search(words, change.error), change.error
+    assert VALUE not in change.error
+    assert not visitor.lost
+    after = place.row.instance
+    assert (after.image, after.internet, after.plugin_settings) == (
+        before.image,
+        before.internet,
+        before.plugin_settings,
+    )
+    assert place.inspect()["Config"]["Image"] == before.image.reference
+    assert place.rows("poison.db") == 1
+    assert not place.row.plugins.exists()
+
+
+# --- killed workers, doubled and lost tasks -------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mortals(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortals]:
+    """Workers that die at a change."""
+    made = Mortals(tmp_path_factory.mktemp("mortals"))
+    yield made
+    made.close()
+
+
+def test_a_killed_worker_is_followed_by_another(
+    world: World, mortals: Mortals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = world.workspace()
+    place.write("birds.db")
+    wanted: set[str] = set()
+    for number, point in enumerate(
+        (
+            "changes._resolved before",
+            "images.fetch_wheels before",
+            "images.build_image before",
+            "images.build_image after",
+            "images.smoke_test before",
+            "images.smoke_test after",
+            "changes._begin_switch before",
+            "changes._begin_switch after",
+            "changes._trouble after",
+        )
+    ):
+        name = f"datasette-mortal-{number}"
+        wanted.add(world.plugin(name, code.PAGE.format(path=name, words=point)))
+        before = place.row.instance.generation
+        with place.visited() as visitor:
+            with monkeypatch.context() as patch:
+                patch.setattr(changes, "send", lambda pk: None)  # the task of a mortal worker
+                change = place.ask_for(*wanted)
+            assert mortals.run(change, point) == -9, point
+            assert Change.objects.get(pk=change.pk).state == "open"
+            tasks.take_up()
+            done = world.finished(change)
+        assert (done.state, done.error) == ("done", ""), point
+        assert place.get(f"/-/{name}") == (200, point)
+        assert place.row.instance.generation == before + 1, f"{point}: switched over just once"
+        assert not visitor.lost, point
+    assert place.rows("birds.db") == 1
+
+
+def test_a_worker_killed_at_rolling_back_is_followed_by_another(
+    world: World, mortals: Mortals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = world.workspace()
+    place.write("poison.db")
+    image = place.row.instance.image
+    name = world.plugin("datasette-bad-end", code.POISON.format(body="raise RuntimeError('bad')"))
+    with place.visited() as visitor:
+        with monkeypatch.context() as patch:
+            patch.setattr(changes, "send", lambda pk: None)
+            change = place.ask_for(name)
+        assert mortals.run(change, "changes._trouble after") == -9
+        tasks.take_up()
+        done = world.finished(change)
+        place.wait_ready()
+    assert done.state == "rolled back"
+    assert "RuntimeError: bad" in done.error
+    assert place.row.instance.image == image
+    assert not visitor.lost
+
+
+def test_doubled_tasks_do_no_harm(world: World, owls: str) -> None:
+    place = world.workspace()
+    before = place.row.instance.generation
+    change = place.ask_for(owls)
+    for _ in range(5):
+        changes.send(change.pk)
+        tasks.take_up()
+    assert world.finished(change).state == "done"
+    tasks.run_change(change.pk)
+    assert place.row.instance.generation == before + 1
+    assert place.row.activities.filter(verb="changed_plugins").count() == 1
+
+
+def test_only_one_change_at_a_time(
+    world: World, owls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = world.workspace()
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "send", lambda pk: None)
+        change = place.ask_for(owls)
+    with pytest.raises(Refused, match="Another change is under way"):
+        place.ask_for(owls)
+    tasks.take_up()
+    assert world.finished(change).state == "done"
+
+
+# --- grants ------------------------------------------------------------------------------------
+
+
+def test_nobody_without_a_grant_gets_it(
+    world: World, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = world.shop.plugin("datasette-granted", code.PAGE.format(path="granted", words="yes"))
+    name = world.approve(wheel, reach=Approval.Reach.GRANTED)
+    plugin = Plugin.objects.get(name=name)
+    with pytest.raises(Refused, match="may not use datasette-granted"):
+        place.ask_for(name)
+    # By hand, past the form:
+    row = place.row
+    change = Change.objects.create(
+        workspace=row,
+        release=row.release,
+        old_release=row.release,
+        old_image=row.instance.image,
+    )
+    change.wanted.set(plugin.approvals.all())
+    tasks.take_up()
+    done = world.finished(change)
+    assert (done.state, done.image) == ("failed", None)
+    assert "may not use datasette-granted any more" in done.error
+    # Taken back between the question and the work:
+    catalogue.grant(plugin, row, world.owner)
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "send", lambda pk: None)
+        change = place.ask_for(name)
+    catalogue.revoke(plugin, row)
+    tasks.take_up()
+    done = world.finished(change)
+    assert (done.state, done.image) == ("failed", None)
+    assert "may not use datasette-granted any more" in done.error
+    # And with it, it works, for this one alone.
+    other = world.workspace()
+    catalogue.grant(plugin, other.row, world.owner)
+    assert other.change(name).state == "done"
+    assert other.get("/-/granted") == (200, "yes")
+    with pytest.raises(Refused, match="may not use"):
+        place.ask_for(name)
+
+
+# --- secrets -----------------------------------------------------------------------------------
+
+
+TELLS = """
+import os, sys
+from datasette import hookimpl, Response
+
+print("the key is", os.environ.get("OWL_TOKEN"), file=sys.stderr, flush=True)
+
+@hookimpl
+def register_routes():
+    return [(r"^/-/told$", told)]
+
+async def told(datasette):
+    key = (datasette.plugin_config("datasette-tells") or {}).get("key")
+    return Response.text(f"{os.environ.get('OWL_TOKEN')} {key}")
+"""
+
+
+def test_a_secret_reaches_its_container_and_nothing_else(
+    world: World, place: Place, owls: str
+) -> None:
+    mine = world.workspace()
+    wheel = world.shop.plugin("datasette-tells", TELLS)
+    need = {"name": "OWL_TOKEN", "help": "from owls.example", "option": "key"}
+    name = world.approve(wheel, needs=[need])
+    with pytest.raises(Refused, match="Still needed: OWL_TOKEN"):
+        mine.ask_for(name)
+    change = mine.change(name, secrets={"OWL_TOKEN": VALUE})
+    assert (change.state, change.error) == ("done", "")
+    assert mine.get("/-/told") == (200, f"{VALUE} {VALUE}")
+    assert f"OWL_TOKEN={VALUE}" in mine.inspect()["Config"]["Env"]
+    assert VALUE not in str(place.inspect())
+    image = world.docker.inspect_image(mine.row.instance.image.reference)
+    assert VALUE not in str(image)
+    assert VALUE not in str(world.docker.history(mine.row.instance.image.reference))
+    assert "the key is •••" in log_tail(mine)
+    assert_in_no_table(VALUE)
+    rotate(mine)
+    # Write-only, and kept where nothing was typed.
+    assert mine.change(name, owls, secrets={"OWL_TOKEN": ""}).state == "done"
+    assert mine.get("/-/told") == (200, f"{VALUE} {VALUE}")
+
+
+def assert_in_no_table(value: str) -> None:
+    """No row of any table of the database holds this text."""
+    with connection.cursor() as cursor:
+        tables = connection.introspection.table_names(cursor)
+        assert "deploy_instance" in tables
+        for table in tables:
+            quoted = connection.ops.quote_name(table)
+            cursor.execute(f"select count(*) from {quoted} t where t::text like %s", [f"%{value}%"])
+            assert cursor.fetchone() == (0,), table
+
+
+def rotate(place: Place) -> None:
+    """A new key in front, everything sealed anew, the old key away; a lost one is told of."""
+    with pytest.MonkeyPatch.context() as patch:
+        old = list(settings.ENCRYPTION_KEYS)
+        patch.setattr(settings, "ENCRYPTION_KEYS", ["new key", *old])
+        call_command("rotate_secrets")
+        patch.setattr(settings, "ENCRYPTION_KEYS", ["new key"])
+        assert vault.open_all(place.row.instance.secrets) == {"OWL_TOKEN": VALUE}
+        patch.setattr(settings, "ENCRYPTION_KEYS", ["quite another key"])
+        with pytest.raises(CommandError, match="OWL_TOKEN was encrypted with a key") as raised:
+            call_command("rotate_secrets")
+        assert VALUE not in str(raised.value)
+        patch.setattr(settings, "ENCRYPTION_KEYS", [*old, "new key"])
+        call_command("rotate_secrets")
+
+
+def test_a_lost_key_touches_nothing_that_runs(
+    world: World, owls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = world.workspace()
+    changes.set_secrets(place.row, {"OWL_TOKEN": VALUE})
+    monkeypatch.setattr(settings, "ENCRYPTION_KEYS", ["a key that never sealed anything"])
+    assert_nobody_notices(place, owls, "The secret OWL_TOKEN was encrypted with a key that")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("INSTANCE_KEY", "INSTANCE_ID", "INSTANCE_LISTEN", "PATH", "LD_PRELOAD", "PYTHONPATH"),
+        *("HOME", "TMPDIR", "HTTPS_PROXY", "SSL_CERT_FILE", "DATASETTE_SECRET", "owl", "", "A=B"),
+        *("OWL KEY", "1OWL", "OWL\n"),
+    ],
+)
+def test_a_secret_takes_the_place_of_nothing(place: Place, name: str) -> None:
+    with pytest.raises(Refused, match="cannot be named"):
+        changes.set_secrets(place.row, {name: "value"})
+    instance = place.row.instance
+    instance.secrets = {name: vault.seal("value")}  # as if it had got into the row
+    environment = spec_of(instance).environment
+    assert "value" not in environment.values()
+    assert environment["INSTANCE_KEY"] == instance.key
+
+
+def test_a_value_that_no_container_can_have_is_refused(place: Place) -> None:
+    for value in ("with\0nul", "x" * 20_000):
+        with pytest.raises(Refused, match="The value of OWL_KEY") as raised:
+            changes.set_secrets(place.row, {"OWL_KEY": value})
+        assert value not in str(raised.value)
+
+
+# --- images ------------------------------------------------------------------------------------
+
+
+def test_same_set_same_image_and_one_more_is_one_more_layer(world: World, owls: str) -> None:
+    one, two = world.workspace(), world.workspace()
+    first = one.ask_for(owls)
+    second = two.ask_for(owls)
+    assert {world.finished(first).state, world.finished(second).state} == {"done"}
+    assert one.inspect()["Image"] == two.inspect()["Image"]
+    assert one.row.instance.image == two.row.instance.image
+    image, steps = steps_of(world, [owls])
+    assert (image, steps) == (one.row.instance.image, [])
+    more = world.plugin("datasette-more", code.PAGE.format(path="more", words="more"))
+    bigger, steps = steps_of(world, [owls, more])
+    assert steps == ["fetch", "build", "check"]
+    assert bigger.reference != image.reference
+    described = [world.docker.inspect_image(i.reference) for i in (image, bigger)]
+    small, big = (d["RootFS"]["Layers"] for d in described)
+    assert small[:-1] == big[:-1], "all but the last layer is shared"
+    labels = described[1]["Config"]["Labels"]
+    assert labels["cloudapp.image.digest"] == bigger.digest
+    assert labels["cloudapp.image.release"] == "Datasette 0.65.5"
+    assert {"datasette==0.65.5", "datasette-more==1.0", "datasette-owls==1.0"} <= set(
+        labels["cloudapp.image.packages"].split()
+    )
+    assert labels["cloudapp.image.base"].endswith(bigger.inputs["base"]["id"])
+
+
+def test_two_builds_at_once_are_one(world: World) -> None:
+    name = world.plugin("datasette-twice", "")
+    gate = threading.Barrier(2)
+
+    def build(_: int) -> tuple[Image, list[str]]:
+        try:
+            gate.wait()
+            return steps_of(world, [name])
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor() as pool:
+        (one, first), (two, second) = pool.map(build, range(2))
+    assert one == two
+    assert sorted([first, second]) == [[], ["fetch", "build", "check"]]
+
+
+def test_one_that_does_not_work_is_not_kept(world: World) -> None:
+    name = world.plugin("datasette-not-kept", code.RAISES)
+    with pytest.raises(images.ImageError, match="no owls today"):
+        steps_of(world, [name])
+    failed = Image.objects.get(inputs__packages__has_key=name)
+    assert failed.state == Image.State.FAILED
+    assert not world.builder.image_exists(failed.reference)
+
+
+def test_only_what_nobody_needs_is_pruned(
+    world: World, owls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = world.workspace()
+    names = [owls] + [world.plugin(f"datasette-prune-{n}", "") for n in range(2)]
+    sets = [names[:1], names[:2], names]
+    for wanted in sets:
+        assert place.change(*wanted).state == "done"
+    oldest, before, running = (steps_of(world, wanted)[0] for wanted in sets)
+    unused, _ = steps_of(world, names[1:])
+    # Others may have taken the oldest.
+    users = Instance.objects.filter(image=oldest, purged_at=None)
+    needed = {before.reference, running.reference, world.release.image.reference}
+    needed |= set(users.values_list("image__reference", flat=True))
+    assert not {unused.pk} & releases.needed()
+    assert releases.prune(world.builder) == [], "all are young"
+    Image.objects.update(built_at=timezone.now() - timedelta(hours=2))
+    pruned = releases.prune(world.builder)
+    assert unused.reference in pruned
+    assert not needed & set(pruned)
+    assert all(world.builder.image_exists(reference) for reference in needed)
+    assert not any(world.builder.image_exists(reference) for reference in pruned)
+    for image in Image.objects.filter(pk__in=releases.needed()):
+        assert world.builder.image_exists(image.reference)
+    back = world.finished(changes.roll_back(place.row, world.owner))
+    assert (back.state, back.image) == ("done", before)
+    # What was pruned is made again.
+    image, steps = steps_of(world, names[1:])
+    assert (image.reference, steps) == (unused.reference, ["fetch", "build", "check"])
