@@ -66,7 +66,7 @@ def request(
     return _ask(workspace, by, release, wanted, secrets or {}, rollout)
 
 
-def _ask(
+def _ask(  # noqa: PLR0917 - each is another thing
     workspace: Workspace,
     by: User | None,
     release: Release,

@@ -14,22 +14,32 @@ from playwright.sync_api import Page
 from cloudapp.local.places import VAR
 from cloudapp.local.product import Product, free_port
 from tests.browser import NewPage
+from tests.shelf import Shelf
 
 LINK = re.compile(r"https?://\S+")
 PASSWORD = "a rather long password 42"
+OPERATOR = "operator@example.org"
 MAIL_SECONDS = 10.0
 
 
 @pytest.fixture(scope="session")
-def product() -> Iterator[Product]:
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Packages that authors have uploaded to the index, besides what is really there."""
+    return Shelf(tmp_path_factory.mktemp("uploads"))
+
+
+@pytest.fixture(scope="session")
+def product(uploads: Shelf) -> Iterator[Product]:
     """The running product, alone with its state, on the engine that the tests share."""
     namespace = f"{os.environ['NAMESPACE']}-e2e"
     environment = {
         "DOCKER_HOST": os.environ["DOCKER_HOST"],
-        "CLOUDAPP_OPERATOR_EMAIL": "operator@example.org",
+        "CLOUDAPP_OPERATOR_EMAIL": OPERATOR,
         "CLOUDAPP_OPERATOR_PASSWORD": PASSWORD,
         "IDLE_CHECK_SECONDS": "1",
         "SWEEP_SECONDS": "2",
+        # The host's own, and ours.
+        "PIP_FIND_LINKS": f"{os.environ.get('PIP_FIND_LINKS', '')} {uploads.directory}".strip(),
     }
     state = VAR / "test" / namespace
     product = Product(state, free_port(), namespace, env=environment, fast=True)
@@ -77,6 +87,14 @@ class Person:
         self.page.click("main button[type=submit]")
         self.page.wait_for_url("**/workspaces/")
 
+    def sign_in(self, password: str = PASSWORD) -> None:
+        """Sign in with an account that is there."""
+        self.go("/account/login/")
+        self.page.fill("input[name=login]", self.email)
+        self.page.fill("input[name=password]", password)
+        self.page.click("main button[type=submit]")
+        self.page.wait_for_url("**/workspaces/")
+
     def sign_out(self) -> None:
         """Sign out by the button that every page has."""
         self.go("/workspaces/")
@@ -96,6 +114,14 @@ class Person:
 def person(product: Product, new_page: NewPage) -> Person:
     """A new customer, not signed up yet."""
     return Person(product, new_page(), f"ada-{time.monotonic_ns()}@example.org")
+
+
+@pytest.fixture
+def operator(product: Product, new_page: NewPage) -> Person:
+    """The first operator, signed in."""
+    one = Person(product, new_page(), OPERATOR)
+    one.sign_in()
+    return one
 
 
 @pytest.fixture

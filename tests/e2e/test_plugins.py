@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import Person
+from tests.shelf import Shelf
 
 ROWS = 1500
 CHANGE_MS = 180_000
@@ -130,6 +131,66 @@ def test_from_a_csv_file_through_python_to_a_map(person: Person, trees: Path) ->
     expect(page.locator("#change-words")).to_contain_text("Done", timeout=CHANGE_MS)
     assert plugins_of(person, slug) == before
     assert sql(person, slug, done) == [{"n": ROWS - 1}], "the data stays"
+
+
+HELLO = """
+from datasette import hookimpl
+from datasette.utils.asgi import Response
+
+
+@hookimpl
+def register_routes():
+    return [(r"^/-/hello$", lambda: Response.text("Hello from a plugin"))]
+"""
+
+
+def test_an_operator_approves_and_grants_and_only_that_customer_gets_it(
+    operator: Person, person: Person, stranger: Person, uploads: Shelf
+) -> None:
+    name = "datasette-hello-cloudapp"
+    digest = uploads.wheel(
+        name,
+        "1.2",
+        entry_points="[datasette]\nhello = datasette_hello_cloudapp\n",
+        content=HELLO,
+        metadata={"Summary": "Says hello", "License": "MIT"},
+    )
+    mine, theirs = make_workspace(person), make_workspace(stranger)
+
+    # Into the catalogue: a worker reads what it is.
+    page = operator.page
+    operator.go("/admin/workspaces/plugin/add/")
+    page.fill("input[name=name]", name)
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("body")).to_contain_text("Says hello", timeout=60_000)
+
+    # Approved: just this version, just these files, and for whom it is granted.
+    page.get_by_role("link", name="Approve…").click()
+    expect(page.locator("input[name=version]")).to_have_value("1.2")
+    page.select_option("select[name=reach]", "granted")
+    page.fill("textarea[name=note]", "Read its source.")
+    page.locator("form input[type=submit], form button[type=submit]").last.click()
+    expect(page.locator("#approvals")).to_contain_text("active", timeout=60_000)
+    assert digest in page.content()
+    page.get_by_role("link", name="Grant…").click()
+    page.fill("textarea, input[type=text][name^=workspace]", mine)
+    page.locator("form input[type=submit], form button[type=submit]").last.click()
+    expect(page.locator("body")).to_contain_text(mine)
+
+    # The customer switches it on, and Datasette has it.
+    apply(person, mine, name)
+    assert name in plugins_of(person, mine)
+    person.page.goto(person.address(mine, "/-/hello"))
+    expect(person.page.locator("body")).to_contain_text("Hello from a plugin")
+
+    # Somebody else neither sees nor gets it.
+    stranger.go(f"/workspaces/{theirs}/plugins/")
+    assert name not in stranger.page.content()
+    box = stranger.page.locator("input[name=plugin]").first
+    box.evaluate("(box, name) => { box.value = name; box.checked = true }", name)
+    stranger.page.click("#do-apply")
+    expect(stranger.page.locator("#refused")).to_contain_text("may not use")
+    assert name not in plugins_of(stranger, theirs)
 
 
 class Visitors:
