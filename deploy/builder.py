@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO, Protocol
 
 
@@ -46,6 +47,12 @@ class Builder(BaseBuilder, Protocol):
 
     def remove_image(self, reference: str) -> None:
         """Remove an image that no container uses. Removing what is gone is fine."""
+
+    def remove_leftovers(self, label: str, before: datetime) -> int:
+        """Remove what builds with this label left behind before then; return how much went.
+
+        Only what nothing stands on: the engine takes it instead of making it again.
+        """
 
     def run_once(self, reference: str, command: tuple[str, ...], timeout: float) -> RunResult:
         """Run a command instead of the image's own, hardened like an instance, and remove it.

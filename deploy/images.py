@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,6 +50,8 @@ SMOKE_SECONDS = 60.0
 ANSWER_SECONDS = 20.0
 OWN_PLUGIN = "cloudapp-workspace-plugin"
 DIGEST_LABEL = "cloudapp.image.digest"
+# What the stages of the Dockerfile but the last one carry.
+STAGE_LABEL = "cloudapp.stage"
 
 
 class BuildStep(StrEnum):
@@ -250,7 +253,9 @@ def ensure_image(
                 _record(image, Image.State.BUILDING)
                 on_step(BuildStep.FETCH)
                 wheels = _fetched(inputs, lock, state_dir)
-                _make(builder, inputs, wheels, common, on_step)
+                with _builds(state_dir).open("w") as building:
+                    fcntl.flock(building, fcntl.LOCK_SH)
+                    _make(builder, inputs, wheels, common, on_step)
                 _record(image, Image.State.READY)
         except (ImageError, WheelsError, OwnPluginError, EngineError) as error:
             _record(image, Image.State.FAILED, str(error))
@@ -275,6 +280,27 @@ def remove(
             return False
         _record(image, Image.State.PRUNED)
     return True
+
+
+def remove_leftovers(builder: Builder, state_dir: Path, ages: Mapping[str, timedelta]) -> None:
+    """Remove what builds left behind, by the stage of the Dockerfile and how old it may become.
+
+    Not while something is built, which may be about to take it.
+    """
+    with _builds(state_dir).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for stage, age in ages.items():
+                builder.remove_leftovers(f"{STAGE_LABEL}={stage}", timezone.now() - age)
+        except (BlockingIOError, EngineError) as error:
+            logger.warning("what builds left behind stays for now: %s", error)
+
+
+def _builds(state_dir: Path) -> Path:
+    """The file that every build holds a shared lock on."""
+    directory = state_dir / "images"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / "builds.lock"
 
 
 @contextmanager

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # An image that was made for somebody just now may not be in use yet.
 PRUNE_AFTER = timedelta(hours=1)
+# What a build leaves behind, by stage. What is common spares every further build some seconds.
+LEFTOVERS_AFTER = {"further": PRUNE_AFTER, "common": timedelta(days=30)}
 
 
 def build(release: Release, builder: Builder) -> Image:
@@ -109,4 +111,5 @@ def prune(builder: Builder) -> list[str]:
     for image in Image.objects.filter(kept).exclude(pk__in=needed()):
         if images.remove(builder, image, settings.STATE_DIR, lambda image: image.pk in needed()):
             removed.append(image.reference)
+    images.remove_leftovers(builder, settings.STATE_DIR, LEFTOVERS_AFTER)
     return removed

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from typing import BinaryIO
 
@@ -106,6 +107,22 @@ class DockerImages:
             self._client.remove_image(reference)
         except ImageNotFound:
             return
+
+    @translated
+    def remove_leftovers(self, label: str, before: datetime) -> int:
+        """Remove untagged images with this label that nothing stands on, from the leaves down."""
+        removed = 0
+        filters = {"dangling": True, "label": label}
+        while old := [
+            image["Id"]
+            for image in self._client.images(filters=filters)
+            if image["Created"] < before.timestamp()
+        ]:
+            for image in old:
+                # Not its parents: they may have another label, and be worth keeping.
+                self._client.remove_image(image, noprune=True)
+            removed += len(old)
+        return removed
 
     @translated
     def run_once(self, reference: str, command: tuple[str, ...], timeout: float) -> RunResult:
