@@ -219,7 +219,7 @@ START_SLOTS: int = env.int("START_SLOTS", default=0)
 START_TIMEOUT_SECONDS: float = env.float("START_TIMEOUT_SECONDS", default=60.0)
 # A new plugin set that does not answer for so long is rolled back. Less than WAKE_HOLD_SECONDS, so
 # that nobody who asks meanwhile gets more than a slow answer.
-SWITCH_SECONDS: float = env.float("SWITCH_SECONDS", default=15.0)
+SWITCH_SECONDS: float = env.float("SWITCH_SECONDS", default=12.0)
 STOP_TIMEOUT_SECONDS: int = env.int("STOP_TIMEOUT_SECONDS", default=30)
 LEASE_SECONDS: float = env.float("LEASE_SECONDS", default=30.0)
 DELETE_GRACE_SECONDS: int = env.int("DELETE_GRACE_SECONDS", default=7 * 86400)

@@ -26,7 +26,7 @@ PROBE_SECONDS = 0.005
 # How often a container that does not answer yet is asked for at the engine.
 LOOK_SECONDS = 0.5
 # For one that never answered: nothing is in flight, and what hangs does not hear us.
-STILLBORN_STOP_SECONDS = 2
+STILLBORN_STOP_SECONDS = 1
 
 
 class ActionFailed(Exception):

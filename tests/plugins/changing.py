@@ -32,7 +32,17 @@ from tests.factories import make_plan, make_release, make_user
 from tests.faults.processes import PROJECT
 from tests.plugins.shop import Shop, lock_of
 from workspaces import changes, services
-from workspaces.models import Activity, Approval, Change, Grant, Plan, Plugin, Release, Workspace
+from workspaces.models import (
+    Activity,
+    Approval,
+    Change,
+    Grant,
+    Plan,
+    Plugin,
+    Release,
+    Rollout,
+    Workspace,
+)
 
 # Generous: a machine may be busy.
 SECONDS = 60.0
@@ -49,7 +59,18 @@ import sqlite3
 print(len([*sqlite3.connect("/data/{}").execute("select a from t")]))
 """
 # The tables that these tests fill, those that point at others first.
-TABLES = (Change, Activity, Grant, Workspace, InstanceEvent, LogTail, Instance, Approval, Plugin)
+TABLES = (
+    Change,
+    Rollout,
+    Activity,
+    Grant,
+    Workspace,
+    InstanceEvent,
+    LogTail,
+    Instance,
+    Approval,
+    Plugin,
+)
 
 
 class World:
@@ -65,8 +86,8 @@ class World:
     def __enter__(self) -> Self:
         self.owner = make_user()
         plan = make_plan()
-        self._plan_before = plan.memory_mb
-        Plan.objects.filter(pk=plan.pk).update(memory_mb=256)
+        self._plan = {"memory_mb": plan.memory_mb, "max_workspaces": plan.max_workspaces}
+        Plan.objects.update(memory_mb=256, max_workspaces=100)
         release = make_release()
         image = images.ensure_default_image(self.builder, settings.STATE_DIR)
         assert image.reference == self._default, "the release's image is the default image"
@@ -88,7 +109,7 @@ class World:
             model.objects.all().delete()
         Release.objects.all().delete()
         Image.objects.all().delete()
-        Plan.objects.update(memory_mb=self._plan_before)
+        Plan.objects.update(**self._plan)
         User.objects.all().delete()
         for reference in ours:
             self.builder.remove_image(reference)
