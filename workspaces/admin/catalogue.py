@@ -107,13 +107,13 @@ class PluginAdmin(DeedsAdmin):
             used=Count("approvals__workspaces", filter=live, distinct=True),
         )
 
-    @admin.display(description="approved, default release", ordering="approved_version")
+    @admin.display(description="approved", ordering="approved_version")
     def approved(self, plugin: Plugin) -> str | None:
         """The version that counts on the default release."""
         version: str | None = getattr(plugin, "approved_version", None)
         return version
 
-    @admin.display(description="newer on the index")
+    @admin.display(description="newer")
     def newer(self, plugin: Plugin) -> str:
         """The newest version, where that is newer than the approved one."""
         newer = plugin.newer_than(getattr(plugin, "approved_version", None) or "")
