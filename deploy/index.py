@@ -31,6 +31,8 @@ NEVER = frozenset({"pip", "setuptools"})
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _CAUSE = re.compile(r"The conflict is caused by:\n(?P<lines>(?:    .+\n)+)")
 _DEPENDS = re.compile(r"(?P<who>\S+) \S+ depends on (?P<what>[A-Za-z0-9._-]+)")
+_MISSING = re.compile(r"satisfies the requirement (?P<what>.+?) \(from versions")
+_FROM = re.compile(r" \(from (\S+?)(?:->\S+)?\)")
 _WANTED = re.compile(r"The user requested (?:\(constraint\) )?(?P<what>[A-Za-z0-9._-]+)")
 
 
@@ -223,6 +225,8 @@ def _home_page(said: Any) -> str:
 
 def _not_there(wanted: str, done: "subprocess.CompletedProcess[str]") -> str:
     said = done.stderr + done.stdout
+    if missing := _MISSING.search(said):  # perhaps not what was asked for, but what that needs
+        wanted = _FROM.sub(r" (which \1 needs)", missing["what"].strip())
     if python := re.search(r"different python version: (.+)", said):
         return f"{wanted} needs another Python than the one in our images: {python[1][:200]}"
     if "from versions: none" in said:

@@ -15,12 +15,11 @@ from django.utils import timezone
 
 from accounts.models import User
 from deploy import lifecycle, spares
-from deploy.lifecycle import Limits
 from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
 from workspaces import slugs
-from workspaces.models import Activity, Approval, Member, Plan, Release, Role, Workspace
+from workspaces.models import Activity, Member, Plan, Release, Role, Workspace
 
 MAX_NAME = 80
 
@@ -65,18 +64,7 @@ def default_image() -> Image | None:
 def keep_spares() -> None:
     """Have as many instances of the default plan ready as it says, for whoever comes next."""
     image, plan = default_image(), default_plan()
-    spares.keep([Stock(plan.spares, image, new_limits(plan))] if image else [])
-
-
-def new_limits(plan: Plan) -> Limits:
-    """Return what a new instance of a plan may use, with what the required plugins need."""
-    needed = Approval.objects.filter(
-        release__is_default=True,
-        state=Approval.State.ACTIVE,
-        required=True,
-        needs_internet=True,
-    )
-    return {**plan.limits, "internet": plan.internet or needed.exists()}
+    spares.keep([Stock(plan.spares, image, plan.limits)] if image else [])
 
 
 def default_plan() -> Plan:
@@ -148,7 +136,7 @@ def _create(user: User, name: str, slug: str) -> Workspace:
     image = default_image()
     if image is None:
         raise NoImage
-    limits = new_limits(plan)
+    limits = plan.limits
     instance = lifecycle.claim_spare(image, **limits) or lifecycle.create(image, **limits)
     workspace = Workspace.objects.create(
         name=name,

@@ -161,7 +161,7 @@ def test_an_operator_approves_and_grants_and_only_that_customer_gets_it(
     page = operator.page
     operator.go("/admin/workspaces/plugin/add/")
     page.fill("input[name=name]", name)
-    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("button", name="Read it from the index").click()
     expect(page.locator("body")).to_contain_text("Says hello", timeout=60_000)
 
     # Approved: just this version, just these files, and for whom it is granted.
@@ -169,13 +169,15 @@ def test_an_operator_approves_and_grants_and_only_that_customer_gets_it(
     expect(page.locator("input[name=version]")).to_have_value("1.2")
     page.select_option("select[name=reach]", "granted")
     page.fill("textarea[name=note]", "Read its source.")
-    page.locator("form input[type=submit], form button[type=submit]").last.click()
-    expect(page.locator("#approvals")).to_contain_text("active", timeout=60_000)
+    page.get_by_role("button", name="Approve and lock").click()
+    expect(page.locator("#approvals")).to_contain_text(
+        "1.2 on Datasette 0.65.5: Active", timeout=60_000
+    )
     assert digest in page.content()
     page.get_by_role("link", name="Grant…").click()
-    page.fill("textarea, input[type=text][name^=workspace]", mine)
-    page.locator("form input[type=submit], form button[type=submit]").last.click()
-    expect(page.locator("body")).to_contain_text(mine)
+    page.fill("[name=workspace]", mine)
+    page.get_by_role("button", name="Grant", exact=True).click()
+    expect(page.get_by_role("button", name=f"Revoke the grant of {mine}")).to_be_visible()
 
     # The customer switches it on, and Datasette has it.
     apply(person, mine, name)

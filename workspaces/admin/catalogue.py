@@ -107,13 +107,13 @@ class PluginAdmin(DeedsAdmin):
             used=Count("approvals__workspaces", filter=live, distinct=True),
         )
 
-    @admin.display(description="approved, default release", ordering="approved_version")
+    @admin.display(description="approved", ordering="approved_version")
     def approved(self, plugin: Plugin) -> str | None:
         """The version that counts on the default release."""
         version: str | None = getattr(plugin, "approved_version", None)
         return version
 
-    @admin.display(description="newer on the index")
+    @admin.display(description="newer")
     def newer(self, plugin: Plugin) -> str:
         """The newest version, where that is newer than the approved one."""
         newer = plugin.newer_than(getattr(plugin, "approved_version", None) or "")
@@ -224,7 +224,7 @@ class PluginAdmin(DeedsAdmin):
     def read(self, request: HttpRequest, plugin: Plugin) -> HttpResponse:
         """Have the index asked again."""
         demand(request, "change_plugin")
-        words = f"{plugin.name} is read from the package index again."
+        words = "Being read from the package index again."
         return self.at_once(request, plugin, lambda: catalogue.refresh(plugin), words)
 
     def approve(self, request: HttpRequest, plugin: Plugin) -> HttpResponse:
@@ -280,7 +280,7 @@ class PluginAdmin(DeedsAdmin):
             if form.is_valid():
                 workspace = form.cleaned_data["workspace"]
                 catalogue.grant(plugin, workspace, operator(request))
-                words = f"{workspace.slug} may use it."
+                words = f"Granted to {workspace.slug}."
                 self.log_change(request, plugin, words)
                 messages.success(request, words)
                 return self._to_grants(plugin)
@@ -300,7 +300,7 @@ class PluginAdmin(DeedsAdmin):
         chosen = Workspace.objects.filter(pk__in=plugin.grants.values("workspace"))
         for workspace in chosen.filter(slug=request.POST["revoke"]):
             catalogue.revoke(plugin, workspace)
-            words = f"The grant of {workspace.slug} is taken back."
+            words = f"Taken back from {workspace.slug}."
             self.log_change(request, plugin, words)
             messages.success(request, f"{words} What it runs stays until its set is changed.")
         return self._to_grants(plugin)
@@ -464,7 +464,7 @@ class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
             rebuilds = catalogue.withdraw_and_rebuild(approval, operator(request))
             words += f" Workspaces that are rebuilt without it: {len(rebuilds.begun)}."
             for slug, why in rebuilds.refused.items():
-                messages.warning(request, f"{slug} keeps it for now: {why}")
+                messages.warning(request, f"Not rebuilt yet: {slug}. {why}")
         self.log_change(request, approval.plugin, words)
         messages.success(request, words)
 

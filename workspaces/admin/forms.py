@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from django import forms
-from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.contrib.admin.widgets import AdminRadioSelect, AdminTextareaWidget, AdminTextInputWidget
 
 from workspaces import catalogue
 from workspaces.models import Approval, Plugin, Release, Workspace
@@ -114,7 +114,7 @@ class WithdrawForm(forms.Form):
             (KEEP, "keep running it until their set is changed"),
             (REBUILD, "are rebuilt without it now"),
         ],
-        widget=forms.RadioSelect,
+        widget=AdminRadioSelect(attrs={"class": "radiolist"}),
         initial=KEEP,
     )
 

@@ -116,9 +116,9 @@ class ReleaseAdmin(DeedsAdmin, ReadOnlyAdmin):
                 try:
                     changes.to_release(workspace, operator(request), release)
                 except Refused as refusal:
-                    messages.error(request, f"{workspace.slug} stays where it is: {refusal}")
+                    messages.error(request, f"Stays where it is: {workspace.slug}. {refusal}")
                 else:
-                    words = f"{workspace.slug} changes over to {release}."
+                    words = f"Changes over to {release}: {workspace.slug}."
                     self.log_change(request, release, words)
                     messages.success(request, words)
             return back_to(release)

@@ -91,6 +91,8 @@ def _places(configured: Path | None) -> Iterator[Path]:
 
 def _compile(directory: Path, target: Path) -> None:
     """Runs in a process of its own, as pyeryx reads TMPDIR once and memory is given back."""
+    # What this package needs lies where it lies itself, also while an image is put together.
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
     import eryx  # noqa: PLC0415
 
     factory = eryx.SandboxFactory(setup_code=(HERE / "guest.py").read_text(), cache=False)
