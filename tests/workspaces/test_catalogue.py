@@ -536,7 +536,7 @@ def test_what_is_required_counts_on_the_release_that_is_changed_to(shelf: Shelf)
     approval = approved(known(shelf), terms=terms, release=coming)
     Approval.objects.filter(pk=approval.pk).update(required=True)
     trees = with_plugins("trees")
-    assert not sets.spec_of(trees, [], trees.release).internet
-    spec = sets.spec_of(trees, [], coming)
+    assert not sets.spec_of(trees, trees.release, []).internet
+    spec = sets.spec_of(trees, coming, [])
     assert spec.internet
     assert spec.plugin_settings == {"datasette-birds": {"key": {"$env": "BIRD_KEY"}}}
