@@ -11,6 +11,7 @@ import pytest
 
 from accounts.models import User
 from deploy import locks
+from deploy.engines import get_builder
 from deploy.models import Image, Instance
 from deploy.states import Status
 from tests import factories
@@ -485,6 +486,31 @@ def test_a_roll_out_stops_at_the_first_failure(operator: User, state: str) -> No
     assert rollout.changes.count() == 2
     w1 = Workspace.objects.get(slug="w1")
     assert (w1.release, w1.changes.get().old_image) == (rollout.from_release, w1.instance.image)
+
+
+@pytest.mark.usefixtures("workspace_image")
+def test_a_failing_workspace_stops_it_and_keeps_what_it_runs(
+    request: pytest.FixtureRequest, operator: User
+) -> None:
+    """The worker's own function, on the real engine; the index has changed a file since."""
+    shelf = request.getfixturevalue("shelf")  # after the image, which needs the real index
+    old, new = make_next(), catalogue.default_release()
+    plugin = known(shelf)
+    approved(plugin, release=new)
+    before = approved(plugin, release=old)
+    trees = with_plugins("trees", before, release=old)
+    shelf.wheel("datasette-birds", content="evil = True\n")
+    rollout = step(rollouts.start(old, new, 1, operator))
+    change = rollout.changes.get()
+    changes.run(change.pk, get_builder())
+    step(rollout)
+    assert rollout.state == Rollout.State.STOPPED
+    assert "trees: datasette-birds==1.0" in rollout.error
+    assert "is not the file that was approved" in rollout.error
+    now = Workspace.objects.select_related("instance").get(pk=trees.pk)
+    assert (now.release, list(now.plugins.all())) == (old, [before])
+    assert now.instance.image_id == trees.instance.image_id
+    assert now.instance.generation == trees.instance.generation
 
 
 def test_those_whose_plugins_have_no_approval_there_are_skipped_and_listed(

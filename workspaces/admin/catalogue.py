@@ -72,7 +72,7 @@ class RequiredFilter(_ApprovalFilter):
 class PluginAdmin(DeedsAdmin):
     """The catalogue: what the index says of each plugin, and what operators decided."""
 
-    list_display = ("name", "state", "newest", "approved", "newer", "reach", "used_by")
+    list_display = ("name", "state", "newest_version", "approved", "reach", "used_by")
     list_filter = ("state", ReachFilter, RequiredFilter)
     search_fields = ("name", "summary", "description")
     search_help_text = "A package name or words of what it is for"
@@ -113,19 +113,19 @@ class PluginAdmin(DeedsAdmin):
         version: str | None = getattr(plugin, "approved_version", None)
         return version
 
-    @admin.display(description="newer")
-    def newer(self, plugin: Plugin) -> str:
-        """The newest version, where that is newer than the approved one."""
+    @admin.display(description="newest", ordering="newest")
+    def newest_version(self, plugin: Plugin) -> str:
+        """The newest version on the index, marked where it is newer than the approved one."""
         newer = plugin.newer_than(getattr(plugin, "approved_version", None) or "")
-        return f"▲ {newer}" if newer else ""
+        return f"{newer} ▲ newer" if newer else plugin.newest
 
     @admin.display(description="reach", ordering="approved_reach")
     def reach(self, plugin: Plugin) -> str:
         """Who may use it on the default release."""
         if getattr(plugin, "approved_required", False):
-            return "part of every image"
+            return "every image"
         value = getattr(plugin, "approved_reach", None)
-        return str(Approval.Reach(value).label) if value else ""
+        return str(value or "")
 
     @admin.display(description="workspaces", ordering="used")
     def used_by(self, plugin: Plugin) -> int:
