@@ -34,10 +34,15 @@ class Terms:
 
 
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]{0,59}")
-# What a plugin may be given in its environment: never what our own programs or Python read there.
+# What a plugin may be given in its environment: never what Datasette, Python or we read.
 _NEED = re.compile(r"[A-Z][A-Z0-9_]{1,60}")
 _RESERVED_BEGINNINGS = ("INSTANCE_", "PYTHON", "LD_")
-_RESERVED = frozenset({"PATH", "HOME", "TMPDIR"})
+_RESERVED = frozenset(
+    {
+        *("PATH", "HOME", "TMPDIR"),
+        *("DATASETTE_SECRET", "DATASETTE_LOAD_PLUGINS", "DATASETTE_TRACE_PLUGINS"),
+    }
+)
 _OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 
 

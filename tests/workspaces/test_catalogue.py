@@ -3,7 +3,8 @@
 The index is a directory of small wheels. What a worker does is called here, without a broker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from accounts.models import User
 from deploy import locks
+from deploy.engines import get_builder
 from deploy.models import Image, Instance
 from deploy.states import Status
 from tests import factories
 from tests.shelf import TARGET, Shelf
 from workspaces import catalogue, changes, releases, rollouts, sets
 from workspaces.catalogue import Terms
-from workspaces.models import Approval, Change, Plugin, Release, Rollout, Workspace
+from workspaces.models import Approval, Change, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import Refused
 
 State = Approval.State
@@ -254,7 +256,8 @@ def test_a_failed_approval_leaves_the_one_before(shelf: Shelf) -> None:
     [("OPENCAGE_KEY", True), ("A1", True), ("A" * 61, True), ("A", False), ("A" * 62, False),
      ("key", False), ("1KEY", False), ("A-B", False), ("KEY\n", False), ("PATH", False),
      ("HOME", False), ("TMPDIR", False), ("INSTANCE_KEY", False), ("PYTHONPATH", False),
-     ("PYTHON", False), ("LD_PRELOAD", False), ("PATHS", True)],
+     ("PYTHON", False), ("LD_PRELOAD", False), ("PATHS", True),
+     ("DATASETTE_LOAD_PLUGINS", False), ("DATASETTE_KEY", True)],
 )  # fmt: skip
 def test_what_a_plugin_may_ask_for(shelf: Shelf, name: str, fits: bool) -> None:
     plugin = known(shelf)
@@ -295,6 +298,22 @@ def test_what_the_release_holds_stays_in_it(shelf: Shelf) -> None:
     assert (approval.state, approval.required, approval.lock) == (State.ACTIVE, True, "")
     with pytest.raises(Refused, match=r"is part of Datasette 0\.65\.5 itself"):
         catalogue.withdraw(approval, None)
+
+
+@pytest.mark.parametrize(
+    ("required", "tasks"), [(True, ["build_releases", "build_releases"]), (False, [])]
+)
+def test_what_is_required_has_the_releases_built_anew(
+    shelf: Shelf,
+    django_capture_on_commit_callbacks: Callable[[], AbstractContextManager[list[Any]]],
+    required: bool,
+    tasks: list[str],
+) -> None:
+    plugin = known(shelf)
+    with django_capture_on_commit_callbacks() as sent:
+        catalogue.withdraw(approved(plugin, terms=Terms(required=required)), None)
+    names = [send.args[0].removeprefix("workspaces.tasks.") for send in sent]
+    assert names == ["lock_approval", *tasks]
 
 
 # --- withdrawing ---------------------------------------------------------------------------------
@@ -408,6 +427,17 @@ def test_the_default_is_a_release_whose_image_is_ready(operator: User) -> None:
     assert not Release.objects.get(pk=old.pk).offered
 
 
+@pytest.mark.usefixtures("workspace_image")
+def test_a_release_that_cannot_be_built_says_why(request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("shelf")  # empty
+    lock = f"cloudapp-nobody==1.0 --hash=sha256:{'a' * 64}\n"
+    release = Release.objects.create(version="9.9", lock=lock, offered=False)
+    releases.build_all(get_builder(), release.pk)
+    release.refresh_from_db()
+    assert "cloudapp-nobody==1.0" in release.error
+    assert release.image is None
+
+
 def test_a_workspace_takes_its_plugins_along_by_name(shelf: Shelf, operator: User) -> None:
     coming = make_next()
     birds, cats = known(shelf), known(shelf, "datasette-cats")
@@ -485,6 +515,33 @@ def test_a_roll_out_stops_at_the_first_failure(operator: User, state: str) -> No
     assert rollout.changes.count() == 2
     w1 = Workspace.objects.get(slug="w1")
     assert (w1.release, w1.changes.get().old_image) == (rollout.from_release, w1.instance.image)
+
+
+@pytest.mark.usefixtures("workspace_image")
+def test_a_failing_workspace_stops_it_and_keeps_what_it_runs(
+    request: pytest.FixtureRequest, operator: User
+) -> None:
+    """The worker's own function, on the real engine; the index has changed a file since."""
+    shelf = request.getfixturevalue("shelf")  # after the image, which needs the real index
+    old, new = make_next(), catalogue.default_release()
+    plugin = known(shelf)
+    approved(plugin, release=new)
+    before = approved(plugin, release=old)
+    trees = with_plugins("trees", before, release=old)
+    shelf.wheel("datasette-birds", content="evil = True\n")
+    rollout = step(rollouts.start(old, new, 1, operator))
+    change = rollout.changes.get()
+    changes.run(change.pk, get_builder())
+    step(rollout)
+    assert rollout.state == Rollout.State.STOPPED
+    change.refresh_from_db()
+    assert (change.state, change.step) == (Change.State.FAILED, Step.FETCH)
+    assert rollout.error == f"trees: {change.error}"
+    assert "datasette-birds" in rollout.error
+    now = Workspace.objects.select_related("instance").get(pk=trees.pk)
+    assert (now.release, list(now.plugins.all())) == (old, [before])
+    assert now.instance.image_id == trees.instance.image_id
+    assert now.instance.generation == trees.instance.generation
 
 
 def test_those_whose_plugins_have_no_approval_there_are_skipped_and_listed(

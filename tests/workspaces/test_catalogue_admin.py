@@ -144,9 +144,9 @@ def test_the_list_tells_what_counts_and_what_is_newer(client: Client) -> None:
     make_approval(make_plugin("datasette-all"), required=True)
     rows = {row[0]: row[1:] for row in cells(client, PLUGINS)}
     assert rows == {
-        "datasette-all": ["Known", "1.0", "1.0", "-", "part of every image", "0"],
-        "datasette-old": ["Known", "1.10", "1.9", "▲ 1.10", "Everyone", "1"],
-        "datasette-own": ["Known", "1.0", "1.0", "-", "only workspaces with a grant", "0"],
+        "datasette-all": ["Known", "1.0", "1.0", "every image", "0"],
+        "datasette-old": ["Known", "1.10 ▲ newer", "1.9", "everyone", "1"],
+        "datasette-own": ["Known", "1.0", "1.0", "granted", "0"],
     }
 
 

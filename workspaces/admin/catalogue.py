@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.forms import HiddenInput
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -72,7 +73,7 @@ class RequiredFilter(_ApprovalFilter):
 class PluginAdmin(DeedsAdmin):
     """The catalogue: what the index says of each plugin, and what operators decided."""
 
-    list_display = ("name", "state", "newest", "approved", "newer", "reach", "used_by")
+    list_display = ("name", "state", "newest_version", "approved", "reach", "used_by")
     list_filter = ("state", ReachFilter, RequiredFilter)
     search_fields = ("name", "summary", "description")
     search_help_text = "A package name or words of what it is for"
@@ -113,19 +114,19 @@ class PluginAdmin(DeedsAdmin):
         version: str | None = getattr(plugin, "approved_version", None)
         return version
 
-    @admin.display(description="newer")
-    def newer(self, plugin: Plugin) -> str:
-        """The newest version, where that is newer than the approved one."""
+    @admin.display(description="newest", ordering="newest")
+    def newest_version(self, plugin: Plugin) -> str:
+        """The newest version on the index, marked where it is newer than the approved one."""
         newer = plugin.newer_than(getattr(plugin, "approved_version", None) or "")
-        return f"▲ {newer}" if newer else ""
+        return f"{newer} ▲ newer" if newer else plugin.newest
 
     @admin.display(description="reach", ordering="approved_reach")
     def reach(self, plugin: Plugin) -> str:
         """Who may use it on the default release."""
         if getattr(plugin, "approved_required", False):
-            return "part of every image"
+            return "every image"
         value = getattr(plugin, "approved_reach", None)
-        return str(Approval.Reach(value).label) if value else ""
+        return str(value or "")
 
     @admin.display(description="workspaces", ordering="used")
     def used_by(self, plugin: Plugin) -> int:
@@ -395,7 +396,7 @@ def _newest_words(plugin: Plugin) -> str:
 class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
     """Every yes that was ever given, with its files. A record: a new yes is a new row."""
 
-    list_display = ("at", "plugin", "version", "release", "state", "reach", "required", "by")
+    list_display = ("plugin", "version", "release", "state", "by", "at", "reach", "required")
     list_filter = ("state", "reach", "required", "release", "at")
     search_fields = ("plugin__name", "version", "note", "lock")
     search_help_text = "A plugin, a version, words of the note, a locked package or a sha256"
@@ -434,9 +435,12 @@ class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
         """Ask what becomes of those that use it, and take it back."""
         demand(request, "view_approval", "change_approval")
         over = approval.state == Approval.State.WITHDRAWN
+        users = catalogue.users_of(approval)
         form = WithdrawForm(request.POST if request.method == "POST" else None)
         if over:
             form.fields["then"].initial = WithdrawForm.REBUILD
+        if not users:  # there is nothing to choose
+            form.fields["then"].widget = HiddenInput()
         if request.method == "POST" and form.is_valid():
             try:
                 self._end(request, approval, form.cleaned_data["then"])
@@ -450,10 +454,9 @@ class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
             form,
             template="admin/workspaces/withdraw.html",
             original=approval,
-            users=catalogue.users_of(approval),
+            users=users,
             over=over,
             button="Rebuild" if over else "Withdraw",
-            danger=True,
         )
 
     def _end(self, request: HttpRequest, approval: Approval, then: str) -> None:

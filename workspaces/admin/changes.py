@@ -17,7 +17,7 @@ from workspaces.models import Change, Step
 class ChangeAdmin(ReadOnlyAdmin):
     """Every change: what was wanted, how far it came, how long that took, and what went wrong."""
 
-    list_display = ("at", "workspace", "by", "release", "state", "step", "took", "error_begins")
+    list_display = ("at", "workspace", "state", "at_step", "took", "by", "release", "error_begins")
     list_filter = ("state", "step", "release", "at")
     search_fields = ("workspace__slug", "workspace__name", "error")
     search_help_text = "A workspace or words of an error"
@@ -49,6 +49,11 @@ class ChangeAdmin(ReadOnlyAdmin):
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Let a roll-out's page link to its changes."""
         return lookup == "rollout" or super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
+
+    @admin.display(description="step", ordering="step")
+    def at_step(self, change: Change) -> str:
+        """The step that it has come to, in one word."""
+        return change.step
 
     @admin.display(description="took")
     def took(self, change: Change) -> str:

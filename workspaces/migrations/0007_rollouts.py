@@ -67,6 +67,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "roll-out",
                 "ordering": ["-id"],
             },
         ),
