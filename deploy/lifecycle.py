@@ -27,6 +27,8 @@ LAST_RETRY_SECONDS = 300.0
 # A container that ran for this long did not fail at starting.
 HEALTHY_SECONDS = 60.0
 TOUCH_SECONDS = 15.0
+# For how long the word of a spare, that it holds nobody's data, is good.
+PRISTINE_SECONDS = 60.0
 # An engine that does not answer is not the instance's fault: asked again soon, never later.
 UNKNOWN_RETRY_SECONDS = 2.0
 
@@ -67,10 +69,19 @@ def create(image: Image, *, spare: bool = False, **limits: Unpack[Limits]) -> In
 
 
 def claim_spare(image: Image, **limits: Unpack[Limits]) -> Instance | None:
-    """Return a spare of just this spec that is ready, now the caller's; None when there is none."""
+    """Return a spare of just this spec that is ready, now the caller's; None when there is none.
+
+    Only one that said just now that its volume holds nobody's data.
+    """
+    lately = timezone.now() - timedelta(seconds=PRISTINE_SECONDS)
     with transaction.atomic():
         ready = Instance.objects.select_for_update(skip_locked=True, of=("self",)).filter(
-            spare=True, desired=Desired.RUNNING, ready=True, image=image, **limits
+            spare=True,
+            desired=Desired.RUNNING,
+            ready=True,
+            pristine_at__gt=lately,
+            image=image,
+            **limits,
         )
         instance = ready.order_by("created_at").first()
         if instance is None:
@@ -110,6 +121,38 @@ def succeed(instance_id: UUID | str) -> Instance:
                 predecessor=old,
             )
         )
+
+
+def is_pristine(instance: Instance) -> bool:
+    """Whether an instance said just now that its volume holds nobody's data."""
+    lately = timezone.now() - timedelta(seconds=PRISTINE_SECONDS)
+    return instance.pristine_at is not None and instance.pristine_at > lately
+
+
+def record_pristine(instance_id: UUID | str) -> None:
+    """Note that a spare said that its volume holds nobody's data."""
+    spares = Instance.objects.filter(pk=instance_id, spare=True)
+    spares.update(pristine_at=timezone.now())
+
+
+def disown_spare(instance_id: UUID | str, message: str) -> None:
+    """Stop something that the row calls a spare, and that may be somebody's. Its data stays."""
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        if instance.spare and instance.desired != Desired.ABSENT:
+            _request(
+                instance,
+                "disowned",
+                spare=False,
+                desired=Desired.STOPPED,
+                stop_reason=StopReason.OPERATOR,
+                last_error=message,
+            )
+
+
+def forget_spares() -> None:
+    """Drop the rows of spares of which nothing is left: they are nobody's history."""
+    Instance.objects.filter(spare=True).exclude(purged_at=None).delete()
 
 
 def want_running(instance_id: UUID | str, *, by_operator: bool = False) -> None:
@@ -259,7 +302,7 @@ def _request(instance: Instance, kind: str, **changes: Any) -> None:
     """Write a request to a row that this transaction has locked."""
     Instance.objects.filter(pk=instance.pk).update(revision=F("revision") + 1, **changes)
     _note(instance, kind)
-    wakeup.after_commit(instance.pk)
+    wakeup.after_commit(instance.pk, somebody_waits=not instance.spare)
 
 
 def _note(instance: Instance, kind: str, *, step: bool = False, **event: Any) -> None:
@@ -348,7 +391,7 @@ def record_unknown(lease: Lease, instance: Instance, message: str) -> None:
         )
         if news:
             _note(instance, "unknown", message=message, failed=True)
-        wakeup.after_commit(instance.pk, UNKNOWN_RETRY_SECONDS)
+        wakeup.after_commit(instance.pk, UNKNOWN_RETRY_SECONDS, somebody_waits=not instance.spare)
 
 
 def record_done(
@@ -444,5 +487,5 @@ def _fail(lease: Lease, instance: Instance, message: str) -> float:
         return 0.0
     for name, value in changes.items():
         setattr(instance, name, value)
-    wakeup.after_commit(instance.pk, delay)
+    wakeup.after_commit(instance.pk, delay, somebody_waits=not instance.spare)
     return delay

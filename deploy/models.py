@@ -48,7 +48,10 @@ class Instance(models.Model):
     volume = models.CharField(max_length=120, blank=True, editable=False)
 
     # Made ahead of time, for whoever comes next: nobody has claimed it yet.
-    spare = models.BooleanField(default=False, editable=False)
+    spare = models.BooleanField(default=False, db_default=False, editable=False)
+    # When it last said that its volume holds nobody's data. The row alone does not know: it may
+    # come from a backup of before somebody claimed it.
+    pristine_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     # The spec. Changing it raises the generation.
     generation = models.PositiveIntegerField(default=1, editable=False)

@@ -22,6 +22,7 @@ class Health:
     in_flight: int
     idle_seconds: float
     busy: tuple[str, ...]
+    pristine: bool  # it holds nobody's data
 
     def is_idle(self, seconds: float) -> bool:
         """Whether nobody used it for so long, nobody does now, and it has no work of its own."""
@@ -54,7 +55,12 @@ def _parse(body: bytes, instance: Instance) -> Health:
     said = json.loads(body)
     if said["instance"] != str(instance.pk):
         raise NotAnswering(f"another instance answers: {said['instance']}")
-    return Health(int(said["in_flight"]), float(said["idle_seconds"]), tuple(said["busy"]))
+    return Health(
+        int(said["in_flight"]),
+        float(said["idle_seconds"]),
+        tuple(said["busy"]),
+        pristine=bool(said["pristine"]),
+    )
 
 
 def health(instance: Instance, endpoint: str, timeout: float = 5.0) -> Health:

@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from django.conf import settings
@@ -52,8 +52,12 @@ def reconcile(instance_id: UUID | str) -> bool:
 def _converge(lease: Lease, slot: StartSlot) -> None:
     """Go round until there is nothing to do now, and nobody asked for more meanwhile."""
     known: Observation | None = None  # what the last action has just heard from the engine
+    revision = -1
     while True:
         instance = lease.load()
+        # Somebody may have seen it end since: what is older than that is not known any more.
+        if instance.revision != revision:
+            known, revision = None, instance.revision
         try:
             seen = known or _look(lease, instance, get_engine())
             known = None
@@ -246,7 +250,9 @@ def _secrets_of(instance: Instance) -> dict[str, str]:
 def _create(work: Work) -> Observation | None:
     if not work.slot.take():
         return None  # it had to wait: look afresh
-    get_engine().create(spec_of(work.instance))
+    if not get_engine().create(spec_of(work.instance)):
+        _done(work, Action.CREATE)
+        return None  # one was there already, perhaps of another generation: look at it
     made = Observation(Observed.CREATED, generation=work.instance.generation)
     _done(work, Action.CREATE, made)
     return made
@@ -284,7 +290,7 @@ def _await_ready(work: Work) -> Observation | None:
             raise ActionFailed("It started, but did not answer in time.")
     engine.seal(work.name)
     lifecycle.record_ready(work.lease, work.instance, seen, work.duration_ms)
-    return replace(seen, reachable=True)
+    return None  # a last look, off the way of those who waited: it may have ended just now
 
 
 def _something_else_is_wanted(work: Work) -> bool:

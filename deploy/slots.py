@@ -1,7 +1,7 @@
 """How many containers start at once: as many as there are cores, each held until ready.
 
 More at once only makes each of them slower. The slots are those of this process: one worker for
-the queue `now` per machine.
+the queue `now` per machine. The one for `later` starts one spare at a time beside them.
 """
 
 import os

@@ -1,22 +1,32 @@
 """Instances made ahead of time, so that whoever comes next has theirs at once.
 
 A spare is like any other instance, but nobody has claimed it, and it does not go to sleep. Nobody's
-data has ever been in it: each has its own key, volume and container from the beginning. It is
-started on the queue `later`, for nobody waits for it.
+data has ever been in it, and it says so itself all the time: a row from a backup may call something
+a spare that is somebody's by now. It is worked on by the queue `later`, for nobody waits for it.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from deploy import lifecycle
+from deploy import lifecycle, probe
 from deploy.lifecycle import Limits
 from deploy.models import Image, Instance
-from deploy.states import FAILED_AFTER_ATTEMPTS, Desired
+from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Observed
+
+logger = logging.getLogger(__name__)
+
+NOT_PRISTINE = (
+    "It was listed as nobody's, and yet its volume holds data: perhaps the database was restored "
+    "from a backup. It was stopped, and nothing was removed."
+)
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,13 @@ class Stock:
 
 
 def keep(stocks: Iterable[Stock]) -> None:
-    """Give up the spares that nobody will claim, and make the missing ones, one task at a time.
+    """Look after the spares: give up those that nobody will claim, and make the missing ones.
 
     None is made while somebody waits for an instance of their own: they would both be slower.
     """
+    lifecycle.forget_spares()
+    for instance in Instance.objects.filter(spare=True, ready=True, desired=Desired.RUNNING):
+        _ask(instance)
     kept: set[UUID] = set()
     missing: list[Stock] = []
     for stock in stocks:
@@ -53,14 +66,39 @@ def keep(stocks: Iterable[Stock]) -> None:
         lifecycle.create(stock.image, spare=True, **stock.limits)
 
 
+def _ask(instance: Instance) -> None:
+    """Have a spare say that its volume holds nobody's data; one that does not is no spare."""
+    try:
+        health = probe.health(instance, instance.endpoint)
+    except probe.NotAnswering as error:
+        logger.warning("the spare %s does not answer: %s", instance, error)
+        lifecycle.poke(instance.pk)
+        return
+    if health.pristine:
+        lifecycle.record_pristine(instance.pk)
+    else:
+        logger.error("%s: %s", instance, NOT_PRISTINE)
+        lifecycle.disown_spare(instance.pk, NOT_PRISTINE)
+
+
 def _somebody_waits() -> bool:
+    """Whether an instance of somebody's is coming up now, and not just trying again later."""
     on_the_way = Q(desired=Desired.RUNNING, ready=False, attempts__lt=FAILED_AFTER_ATTEMPTS)
-    return Instance.objects.filter(on_the_way, spare=False).exists()
+    held_up = Q(next_attempt_at__gt=timezone.now()) | Q(observed=Observed.UNKNOWN)
+    held_up |= Q(predecessor__isnull=False, predecessor__purged_at=None)
+    return Instance.objects.filter(on_the_way, spare=False).exclude(held_up).exists()
 
 
 def _give_up(instance: Instance) -> None:
-    """Delete a spare, unless somebody claims it at this moment."""
+    """Delete a spare, unless somebody claims it at this moment, or it may hold somebody's data."""
     with transaction.atomic():
         rows = Instance.objects.select_for_update(skip_locked=True)
-        if rows.filter(pk=instance.pk, spare=True).exists():
-            lifecycle.want_absent(instance.pk, timezone.now())
+        still = rows.filter(pk=instance.pk, spare=True).first()
+        if still is None:
+            return
+        if lifecycle.is_pristine(still):
+            lifecycle.want_absent(still.pk, timezone.now())
+        elif still.ready_at is None:  # it cannot say so, for it never came up
+            grace = timedelta(seconds=settings.DELETE_GRACE_SECONDS)
+            lifecycle.want_absent(still.pk, timezone.now() + grace)
+        # Any other one is asked again soon.

@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
-from deploy import reconcile
+from deploy import reconcile, wakeup
 from deploy.engines import get_engine
 from deploy.engines.base import ABSENT, Engine, EngineError, Observation
 from deploy.models import Instance, Orphan
@@ -40,7 +40,11 @@ def sweep() -> int:
         return 0
     instances = list(Instance.objects.filter(purged_at=None).select_related("image", "predecessor"))
     drifted = [i for i in instances if _needs_work(i, found.get(str(i.pk), ABSENT))]
-    wait([_hand_out(instance) for instance in drifted], timeout=settings.SWEEP_SECONDS)
+    for instance in drifted:
+        if instance.spare:  # nobody waits for it
+            wakeup.after_commit(instance.pk, somebody_waits=False)
+    mine = [_hand_out(instance) for instance in drifted if not instance.spare]
+    wait(mine, timeout=settings.SWEEP_SECONDS)
     _report_orphans(found, volumes)
     _remove_old_orphans(engine)
     return len(drifted)

@@ -12,10 +12,13 @@ from django.db.models import (
     BooleanField,
     F,
     IntegerField,
+    OuterRef,
     Q,
     QuerySet,
+    Subquery,
     Value,
 )
+from django.db.models.functions import Coalesce
 
 from accounts.models import User
 from deploy.models import Instance, InstanceEvent
@@ -90,6 +93,11 @@ class Entry:
     times: int = 1
 
 
+_claims = InstanceEvent.objects.filter(instance=OuterRef("instance"), kind="claimed").order_by(
+    "-id"
+)
+
+
 def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
     """Return what happened as one query of plain rows, newest first; `entries` words a page of it.
 
@@ -102,7 +110,7 @@ def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
         InstanceEvent.objects.filter(
             instance__in=instances.order_by().values("pk"),
             # What a spare did before somebody claimed it is nobody's history.
-            at__gte=workspace.created_at,
+            id__gt=Coalesce(Subquery(_claims.values("id")[:1]), 0),
         )
         .exclude(kind__in=_SAID_BY_DEEDS)
         .order_by()

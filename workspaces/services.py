@@ -63,8 +63,8 @@ def default_image() -> Image | None:
 
 def keep_spares() -> None:
     """Have as many instances of the default plan ready as it says, for whoever comes next."""
-    image, plan = default_image(), default_plan()
-    spares.keep([Stock(plan.spares, image, plan.limits)] if image else [])
+    image, plan = default_image(), Plan.objects.filter(is_default=True).first()
+    spares.keep([Stock(plan.spares, image, plan.limits)] if image and plan else [])
 
 
 def default_plan() -> Plan:

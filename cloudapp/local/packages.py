@@ -50,7 +50,7 @@ def missing_packages(given: Mapping[str, str], *, purpose: Purpose = Purpose.RUN
         "python3-venv": _has_venv(),
         "nginx-light": find_tool("nginx") is not None,
         # Connections to the instances are kept by a few lines of Lua.
-        "libnginx-mod-http-lua": LUA_MODULE.exists(),
+        "libnginx-mod-http-lua": LUA_MODULE.exists() or given.get("ROUTER_MODULES") == "",
         # The base of the images where no container registry answers.
         "debootstrap": find_tool("debootstrap") is not None,
     }

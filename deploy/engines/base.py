@@ -76,8 +76,8 @@ class Engine(Protocol):
     def observe_all(self) -> dict[str, Observation]:
         """Return what the engine holds in our namespace, by instance id."""
 
-    def create(self, spec: InstanceSpec) -> None:
-        """Make the container and its volume. A container that is there already is adopted."""
+    def create(self, spec: InstanceSpec) -> bool:
+        """Make the container and its volume. False: one is there already, and is adopted."""
 
     def start(self, instance_id: str) -> None:
         """Start the container; started is not ready."""
@@ -107,4 +107,7 @@ class Engine(Protocol):
         """Return the last lines that the container wrote, or an empty text."""
 
     def events(self) -> Iterator[EngineEvent]:
-        """Listen at once; yield what happens in our namespace until the engine goes away."""
+        """Listen at once; yield what happens in our namespace until the engine goes away.
+
+        Some of it may be told twice.
+        """

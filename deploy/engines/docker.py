@@ -151,8 +151,8 @@ class DockerEngine:
     # --- doing -----------------------------------------------------------------------------
 
     @translated
-    def create(self, spec: InstanceSpec) -> None:
-        """Make the container and its volume. A container that is there already is adopted."""
+    def create(self, spec: InstanceSpec) -> bool:
+        """Make the container and its volume. False: one is there already, and is adopted."""
         network = self._network(spec)
         if not self._tcp:
             self._sockets.make(spec.instance_id)
@@ -174,6 +174,8 @@ class DockerEngine:
         except APIError as error:
             if error.status_code != 409:  # the name is taken: a crash lay between doing and noting
                 raise
+            return False
+        return True
 
     @translated
     def start(self, instance_id: str) -> None:

@@ -117,9 +117,6 @@ class Bench:
                     times[name].append(seconds * 1000)
         title = f"create → first page, {self.spares} spares, ms"
         self.report(title, "floor", times["floor"], "create_cold", times["create_cold"])
-        self.numbers["create_ratio"] = round(
-            self.numbers["create_ms"] / self.numbers["floor_ms"], 3
-        )
         self.report(
             "wake → first page, ms", "floor_wake", times["floor_wake"], "wake", times["wake"]
         )

@@ -57,6 +57,7 @@ class Knobs:
     in_flight: int = 0  # what its containers say of themselves
     idle_seconds: float = 0.0
     busy: list[str] = field(default_factory=list)
+    pristine: bool = True
     # What happens at that moment, such as a request from a person, by the name of the call.
     before: dict[str, Callable[[], object]] = field(default_factory=dict)
     after: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -116,6 +117,7 @@ class _Container:
                 "in_flight": self.knobs.in_flight,
                 "idle_seconds": self.knobs.idle_seconds,
                 "busy": self.knobs.busy,
+                "pristine": self.knobs.pristine,
             }
         return None
 
@@ -219,12 +221,14 @@ class FakeEngine:
         return {name: found.observation() for name, found in dict(self._containers).items()}
 
     @_called
-    def create(self, spec: InstanceSpec) -> None:
+    def create(self, spec: InstanceSpec) -> bool:
         self._volumes.add(spec.volume)
         directory = self._run_dir / spec.instance_id[:8]
         made = _Container(spec, self.knobs, directory / SOCKET_NAME, self._exited)
-        if self._containers.setdefault(spec.instance_id, made) is made:
-            self._tell(spec.instance_id, "create")
+        if self._containers.setdefault(spec.instance_id, made) is not made:
+            return False
+        self._tell(spec.instance_id, "create")
+        return True
 
     @_called
     def start(self, instance_id: str) -> None:

@@ -15,7 +15,7 @@ from deploy.lifecycle import Limits
 from deploy.models import Image, Instance
 from deploy.reconcile import reconcile
 from deploy.spares import Stock
-from deploy.states import Desired, Status
+from deploy.states import Desired, Observed, Status
 from tests.deploy.fake_engine import FakeEngine
 from tests.deploy.rows import fresh, kinds, new, put
 from tests.factories import make_image
@@ -34,6 +34,7 @@ def ready_spare(image: Image, **limits: Any) -> Instance:
     made = lifecycle.create(image, spare=True, **{**LIMITS, **limits})
     reconcile(made.pk)
     assert fresh(made).status is Status.RUNNING
+    lifecycle.record_pristine(made.pk)
     return made
 
 
@@ -138,6 +139,64 @@ def test_a_spare_stays_awake_until_it_is_claimed(fake: FakeEngine) -> None:
     put(spare, last_used_at=long_ago)
     put_idle_to_sleep()
     assert fresh(spare).desired == Desired.STOPPED
+
+
+def test_what_holds_data_is_no_spare_whatever_the_row_says(fake: FakeEngine) -> None:
+    """A database from before somebody claimed it was restored."""
+    spare = ready_spare(make_image())
+    put(spare, pristine_at=timezone.now() - timedelta(hours=3))
+    assert lifecycle.claim_spare(spare.image, **LIMITS) is None, "its word is too old"
+    fake.knobs.pristine = False
+    spares.keep([Stock(1, spare.image, LIMITS)])
+    now = fresh(spare)
+    assert (now.spare, now.desired, now.stop_reason) == (False, "stopped", "operator")
+    assert now.purge_at is None
+    assert "nothing was removed" in now.last_error
+    assert spare not in wanted()
+    assert lifecycle.claim_spare(spare.image, **LIMITS) is None
+
+
+def test_a_spare_says_again_and_again_that_it_is_empty(fake: FakeEngine) -> None:
+    spare = ready_spare(make_image())
+    put(spare, pristine_at=None)
+    spares.keep([Stock(1, spare.image, LIMITS)])
+    assert lifecycle.claim_spare(spare.image, **LIMITS) == spare
+
+
+def test_one_that_is_not_wanted_any_more_is_removed_only_if_it_is_empty(fake: FakeEngine) -> None:
+    empty, silent = ready_spare(make_image()), ready_spare(make_image())
+    put(silent, pristine_at=None, ready=False, endpoint="")
+    spares.keep([])
+    assert fresh(empty).desired == Desired.ABSENT
+    assert fresh(silent).desired == Desired.RUNNING
+    never = lifecycle.create(make_image(), spare=True)
+    spares.keep([])
+    purge_at = fresh(never).purge_at
+    assert purge_at is not None
+    assert purge_at > timezone.now() + timedelta(days=1)
+
+
+def test_nothing_is_left_of_a_spare_that_is_gone(fake: FakeEngine) -> None:
+    spare = ready_spare(make_image())
+    spares.keep([])
+    reconcile(spare.pk)
+    spares.keep([])
+    assert not Instance.objects.filter(pk=spare.pk).exists()
+
+
+@pytest.mark.parametrize(
+    "held_up",
+    [
+        {"next_attempt_at": timezone.now() + timedelta(hours=1), "attempts": 1},
+        {"observed": Observed.UNKNOWN},
+    ],
+    ids=["trying again later", "engine away"],
+)
+def test_one_that_is_held_up_does_not_keep_spares_from_being_made(held_up: dict[str, Any]) -> None:
+    image = make_image()
+    put(new(image), **held_up)
+    spares.keep([Stock(1, image, LIMITS)])
+    assert len(wanted()) == 1
 
 
 @pytest.mark.django_db(transaction=True)

@@ -124,6 +124,7 @@ def test_a_probe_token_opens_the_health_and_nothing_else(workspace_shared: Works
     body = health.json()
     assert (body["instance"], body["generation"]) == (workspace_shared.id, 7)
     assert (body["in_flight"], body["busy"]) == (0, [])
+    assert body["pristine"]
     assert health.headers["cache-control"] == "no-store"
 
 
@@ -462,6 +463,7 @@ def test_an_uploaded_database_is_there_after_a_restart(
         address = response.json()["redirect"].strip("/")
         assert address.startswith("Finches-of-1835-")
         assert count(client, address, "finches") == 5
+    assert not workspace_container.health()["pristine"]
     assert workspace_container.stop() == 0
     workspace_container.start()
     with workspace_container.as_role("viewer") as client:
@@ -474,6 +476,7 @@ def test_an_upload_never_replaces_a_database(
     with workspace_container.as_role("editor") as client:
         upload_csv(client, csv_of(10), "mine")
         wait_until(lambda: idle(workspace_container), "the import")
+        assert not workspace_container.health()["pristine"]
         for expected in ("/data_2", "/data_3"):
             response = upload_db(client, sqlite_bytes(tmp_path, f"t{expected[-1]}"), "data")
             assert response.json() == {"ok": True, "redirect": expected}

@@ -477,7 +477,6 @@ def test_activity_is_paged_and_survives_an_undone_deletion(
 ) -> None:
     workspace = factories.make_workspace(owner, "trees")
     long_ago = timezone.now() - timedelta(days=3)
-    Workspace.objects.update(created_at=long_ago)
     InstanceEvent.objects.bulk_create(
         InstanceEvent(
             instance=workspace.instance,

@@ -10,6 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import User
+from deploy import lifecycle
 from deploy.models import Image, Instance
 from deploy.states import Desired, Status, StopReason
 from tests import factories
@@ -47,6 +48,7 @@ def test_a_new_workspace_takes_a_spare_that_fits_the_plan(owner: User) -> None:
     assert [spare.memory_mb for spare in Instance.objects.filter(spare=True)] == [256, 256]
     for spare in Instance.objects.filter(spare=True):
         factories.set_status(spare, Status.RUNNING)
+        lifecycle.record_pristine(spare.pk)
         factories.add_event(spare, "await_ready", at=timezone.now() - timedelta(minutes=5))
     workspace = services.create_workspace(owner, "Trees", "trees")
     assert workspace.status is Status.RUNNING

@@ -26,7 +26,7 @@ class Plan(models.Model):
     internet = models.BooleanField("may reach the internet", default=False)
     max_workspaces = models.PositiveIntegerField("workspaces per owner", default=10)
     # Each costs about 40 MiB of memory, and makes one new workspace come up at once.
-    spares = models.PositiveIntegerField("spares kept ready", default=2)
+    spares = models.PositiveIntegerField("spares kept ready", default=2, db_default=2)
 
     class Meta:
         constraints: ClassVar[list[models.BaseConstraint]] = [

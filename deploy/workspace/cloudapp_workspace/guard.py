@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from datasette.app import Datasette
 
+from cloudapp_workspace import storage
 from cloudapp_workspace.activity import Activity, busy
 from cloudapp_workspace.environment import Environment
 from cloudapp_workspace.pages import LOOK_ONLY, NOT_HERE, OTHER_SITE, Send, refuse, send_json
@@ -89,6 +90,7 @@ class Guard:
             "in_flight": self._activity.in_flight,
             "idle_seconds": round(self._activity.idle_seconds(), 3),
             "busy": busy(self._activity, self._datasette),
+            "pristine": storage.is_pristine(self._environment.data),
         }
 
 

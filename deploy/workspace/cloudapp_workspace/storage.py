@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 HOME_DATABASE = "data.db"
+_LOGS_OF_HOME = (f"{HOME_DATABASE}-wal", f"{HOME_DATABASE}-shm")
 # Datasette's own. Not *.db, so that it is never served.
 INTERNAL_DATABASE = ".datasette-internal"
 INTERRUPTED = "The workspace stopped before this import was finished. Please upload the file again."
@@ -34,6 +35,22 @@ def prepare_directory(data: Path) -> None:
     home = data / HOME_DATABASE
     if not home.exists():
         make_ready(home)
+
+
+def is_pristine(data: Path) -> bool:
+    """Whether nobody has put anything here: only the home database is there, without a table."""
+    if [path.name for path in data.iterdir() if not _is_ours(path.name)]:
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{data / HOME_DATABASE}?mode=ro", uri=True)) as home:
+            return home.execute("select 1 from sqlite_master limit 1").fetchone() is None
+    except sqlite3.Error:
+        return False
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name in the data directory is there from the beginning, or comes by itself."""
+    return name.startswith(".") or name in (HOME_DATABASE, *_LOGS_OF_HOME)
 
 
 def database_files(data: Path) -> list[Path]:
