@@ -23,8 +23,8 @@ metadata.mkdir(parents=True)
 server = "import sys; sys.path.append('/data/site')\\n"
 server += "from cloudapp_workspace.__main__ import main; main()"
 smoke.COMMAND = [sys.executable, "-IBc", server]
-smoke.ANSWER_SECONDS = smoke.STOP_SECONDS = {patience}
-smoke.main()
+smoke.STOP_SECONDS = {patience}
+smoke.main({patience})
 """
 HOOK = """
 import asyncio, time
@@ -136,5 +136,5 @@ def test_the_longest_smoke_test_ends_before_the_engine_ends_it() -> None:
     source = (images.SOURCE / "cloudapp_workspace/smoke.py").read_text()
     lines = [line for line in source.splitlines() if line.partition(" =")[0].endswith("_SECONDS")]
     seconds = {name: float(value) for name, value in (line.split(" = ") for line in lines)}
-    assert seconds["ANSWER_SECONDS"] <= 20
-    assert sum(seconds.values()) < images.SMOKE_SECONDS - 10
+    assert images.ANSWER_SECONDS <= 20
+    assert images.ANSWER_SECONDS + sum(seconds.values()) < images.SMOKE_SECONDS - 10
