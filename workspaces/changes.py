@@ -336,7 +336,8 @@ def _see_through(change: Change) -> None:
     words = _trouble(change.workspace.instance_id)
     with transaction.atomic():
         if words:
-            _have_run(change, "roll_back", change.old_image, change.old_release, change.old_plugins)
+            old = change.old_plugins.select_related("plugin")
+            _have_run(change, "roll_back", change.old_image, change.old_release, old)
             _finish(change, Change.State.ROLLED_BACK, words)
             return
         clock.end()
