@@ -310,13 +310,16 @@ def _begin_switch(change: Change, image: Image) -> None:
     workspace = change.workspace
     with transaction.atomic():
         _Clock(change).begin(Step.SWITCH)
-        _have_run(change, "change_plugins", image, change.release, change.wanted)
+        wanted = change.wanted.select_related("plugin")
+        _have_run(change, "change_plugins", image, change.release, wanted)
         # One that sleeps is tried out too, and not by whoever wakes it.
         lifecycle.wake(workspace.instance_id)
 
 
-def _have_run(change: Change, kind: str, image: Image, release: Release, plugins: Any) -> None:
-    spec = sets.spec_of(change.workspace, release, plugins.select_related("plugin"))
+def _have_run(
+    change: Change, kind: str, image: Image, release: Release, plugins: Iterable[Approval]
+) -> None:
+    spec = sets.spec_of(change.workspace, release, plugins)
     lifecycle.change_spec(
         change.workspace.instance_id,
         kind,
@@ -333,7 +336,8 @@ def _see_through(change: Change) -> None:
     words = _trouble(change.workspace.instance_id)
     with transaction.atomic():
         if words:
-            _have_run(change, "roll_back", change.old_image, change.old_release, change.old_plugins)
+            old = change.old_plugins.select_related("plugin")
+            _have_run(change, "roll_back", change.old_image, change.old_release, old)
             _finish(change, Change.State.ROLLED_BACK, words)
             return
         clock.end()

@@ -42,7 +42,6 @@ SETTINGS = {
     "LEASE_SECONDS": 2.0,
     "START_TIMEOUT_SECONDS": 20.0,
     "STOP_TIMEOUT_SECONDS": 10,
-    "SWITCH_SECONDS": 3.0,
 }
 # A good one answers in a second; the bound is for a busy machine.
 SWITCH_OVER_BOUND = 15.0
@@ -66,7 +65,6 @@ def world(
         patch.setattr(settings, "STATE_DIR", Path(state))
         for name, value in SETTINGS.items():
             patch.setattr(settings, name, value)
-        patch.setattr(images, "ANSWER_SECONDS", 3.0)
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(shop.directory))
         with django_db_blocker.unblock(), World(get_builder(), workspace_image, shop) as made:
@@ -161,8 +159,11 @@ def test_one_that_raises_is_refused(
     assert_nobody_notices(place, world.plugin(name, body), words)
 
 
-def test_those_that_hang_are_refused_and_told_where(world: World, place: Place) -> None:
-    words = r"did not answer in 3 s.*it hangs here:.*datasette_hangs"
+def test_those_that_hang_are_refused_and_told_where(
+    world: World, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "ANSWER_SECONDS", 5.0)
+    words = r"did not answer in 5 s.*it hangs here:.*datasette_hangs"
     early = world.plugin("datasette-hangs", code.HANGS)
     late = world.plugin("datasette-hangs-late", code.HANGS_IN_STARTUP)
     at_once(
@@ -253,7 +254,10 @@ def test_a_conflicting_pair_is_named(world: World, place: Place) -> None:
 # --- rolled back ---------------------------------------------------------------------------------
 
 
-def test_those_that_fail_with_this_data_are_rolled_back(world: World) -> None:
+def test_those_that_fail_with_this_data_are_rolled_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "SWITCH_SECONDS", 5.0)
     at_once(
         lambda: assert_rolled_back(
             world,
@@ -263,7 +267,7 @@ def test_those_that_fail_with_this_data_are_rolled_back(world: World) -> None:
         lambda: assert_rolled_back(
             world,
             world.shop.plugin("datasette-slow-data", code.HANGS_AT_POISON),
-            "did not answer within 3 s",
+            "did not answer within 5 s",
         ),
     )
 
