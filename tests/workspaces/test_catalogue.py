@@ -17,7 +17,7 @@ from deploy.models import Image, Instance
 from deploy.states import Status
 from tests import factories
 from tests.shelf import TARGET, Shelf
-from workspaces import catalogue, changes, releases, rollouts, sets
+from workspaces import catalogue, changes, releases, rollouts, sets, starter
 from workspaces.catalogue import Terms
 from workspaces.models import Approval, Change, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import Refused
@@ -377,6 +377,21 @@ def test_what_was_required_is_found_in_the_images_that_run(shelf: Shelf, operato
     [change] = catalogue.withdraw_and_rebuild(birds, operator).begun
     assert (change.workspace, wanted(change)) == (trees, {})
     assert "datasette-birds" not in sets.lock_of(birds.release, [])
+
+
+def test_what_an_operator_withdrew_no_upgrade_brings_back(operator: User) -> None:
+    starter.load()
+    approval = Approval.objects.get(plugin__name="datasette-vega", release__version="0.65.5")
+    catalogue.withdraw(approval, operator)
+    other = Approval.objects.get(plugin__name="datasette-edit-schema", release__version="0.65.5")
+    for row in (approval, other):  # as if the next version of this software locked other files
+        lock = row.lock.replace("sha256:", "sha256:0", 1)[:-2] + "\n"
+        Approval.objects.filter(pk=row.pk).update(lock=lock)
+    assert starter.load() == 1
+    approval.refresh_from_db()
+    other.refresh_from_db()
+    assert (approval.state, other.state) == (State.WITHDRAWN, State.REPLACED)
+    assert starter.load() == 0
 
 
 # --- granting ------------------------------------------------------------------------------------
