@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import current_app
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import User
@@ -280,11 +280,6 @@ def users_of(approval: Approval) -> list[Workspace]:
         )
     live = Workspace.objects.filter(running, deleted_at=None).distinct()
     return list(live.select_related("instance", "plan", "release").order_by("slug"))
-
-
-def users_of_plugin(plugin: Plugin) -> QuerySet[Workspace]:
-    """Return the workspaces that have any version of a plugin switched on."""
-    return Workspace.objects.filter(plugins__plugin=plugin, deleted_at=None).distinct()
 
 
 # --- granting ------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from deploy.models import Image, Instance
 from deploy.states import Status
 from tests import factories
 from tests.shelf import TARGET, Shelf
-from workspaces import catalogue, changes, releases, rollouts, sets
+from workspaces import catalogue, changes, releases, rollouts, sets, starter
 from workspaces.catalogue import Terms
 from workspaces.models import Approval, Change, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import Refused
@@ -38,6 +38,11 @@ def known(shelf: Shelf, name: str = "datasette-birds", **said: Any) -> Plugin:
     plugin = catalogue.add_plugin(name, None)
     catalogue.read_plugin(plugin, TARGET)
     return plugin
+
+
+def read_before(name: str = "datasette-birds") -> Plugin:
+    """A plugin that is known, where the index does not matter."""
+    return Plugin.objects.create(name=name, state=Plugin.State.KNOWN, newest="1.0")
 
 
 def approved(
@@ -200,9 +205,9 @@ def test_a_version_that_is_not_there_fails(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("version", ["", "1.0,<2", "*", "1.0 --pre", "1.0; x", "-1"])
-def test_a_version_is_one_exact_version(shelf: Shelf, version: str) -> None:
+def test_a_version_is_one_exact_version(version: str) -> None:
     with pytest.raises(Refused, match="Say which version") as refusal:
-        catalogue.approve(known(shelf), catalogue.default_release(), version, Terms(), None)
+        catalogue.approve(read_before(), catalogue.default_release(), version, Terms(), None)
     assert refusal.value.field == "version"
     assert not Approval.objects.exists()
 
@@ -259,8 +264,8 @@ def test_a_failed_approval_leaves_the_one_before(shelf: Shelf) -> None:
      ("PYTHON", False), ("LD_PRELOAD", False), ("PATHS", True),
      ("DATASETTE_LOAD_PLUGINS", False), ("DATASETTE_KEY", True)],
 )  # fmt: skip
-def test_what_a_plugin_may_ask_for(shelf: Shelf, name: str, fits: bool) -> None:
-    plugin = known(shelf)
+def test_what_a_plugin_may_ask_for(name: str, fits: bool) -> None:
+    plugin = read_before()
     terms = Terms(needs=[{"name": name, "help": "", "option": ""}])
     if fits:
         assert catalogue.approve(plugin, catalogue.default_release(), "1.0", terms, None).needs
@@ -279,9 +284,9 @@ def test_what_a_plugin_may_ask_for(shelf: Shelf, name: str, fits: bool) -> None:
         (Terms(required=True, needs_internet=True), "required"),
     ],
 )
-def test_terms_that_cannot_be_kept_are_refused(shelf: Shelf, terms: Terms, field: str) -> None:
+def test_terms_that_cannot_be_kept_are_refused(terms: Terms, field: str) -> None:
     with pytest.raises(Refused) as refusal:
-        catalogue.approve(known(shelf), catalogue.default_release(), "1.0", terms, None)
+        catalogue.approve(read_before(), catalogue.default_release(), "1.0", terms, None)
     assert refusal.value.field == field
 
 
@@ -377,6 +382,21 @@ def test_what_was_required_is_found_in_the_images_that_run(shelf: Shelf, operato
     [change] = catalogue.withdraw_and_rebuild(birds, operator).begun
     assert (change.workspace, wanted(change)) == (trees, {})
     assert "datasette-birds" not in sets.lock_of(birds.release, [])
+
+
+def test_what_an_operator_withdrew_no_upgrade_brings_back(operator: User) -> None:
+    starter.load()
+    approval = Approval.objects.get(plugin__name="datasette-vega", release__version="0.65.5")
+    catalogue.withdraw(approval, operator)
+    other = Approval.objects.get(plugin__name="datasette-edit-schema", release__version="0.65.5")
+    for row in (approval, other):  # as if the next version of this software locked other files
+        lock = row.lock.replace("sha256:", "sha256:0", 1)[:-2] + "\n"
+        Approval.objects.filter(pk=row.pk).update(lock=lock)
+    assert starter.load() == 1
+    approval.refresh_from_db()
+    other.refresh_from_db()
+    assert (approval.state, other.state) == (State.WITHDRAWN, State.REPLACED)
+    assert starter.load() == 0
 
 
 # --- granting ------------------------------------------------------------------------------------

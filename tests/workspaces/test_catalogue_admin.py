@@ -370,6 +370,14 @@ def test_withdrawing_lists_who_uses_it_and_keeps_them(client: Client, operator: 
     assert "Rebuild without it…" in said(client, f"{PLUGINS}{approval.plugin_id}/change/")
 
 
+def test_where_nobody_uses_it_there_is_nothing_to_choose(client: Client) -> None:
+    path = withdraw_path(make_approval(make_plugin()))
+    page = Page(client.get(path).content.decode())
+    [choice] = [e for e in page.all("input") if e.get("name") == "then"]
+    assert (choice.get("type"), choice.get("value")) == ("hidden", "keep")
+    assert "No workspace runs it." in said(client, path)
+
+
 def test_withdrawing_rebuilds_those_that_use_it(client: Client, operator: User) -> None:
     approval = make_approval(make_plugin())
     trees, busy = make_user_of(approval, slug="trees"), make_user_of(approval, slug="busy")
