@@ -19,7 +19,7 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from accounts.models import User
@@ -252,7 +252,7 @@ def _built(change: Change, builder: Builder) -> Image:
     """Return the image that is wanted, built and tried out. Raises ChangeFailed."""
     try:
         return _build(change, builder)
-    except (ChangeFailed, DatabaseError):
+    except (ChangeFailed, OperationalError, InterfaceError):  # the database is away: later, then
         raise
     except Exception as error:  # or else it would be tried again for ever
         logger.exception("%s cannot be built", change)
@@ -424,7 +424,8 @@ def _tell(change: Change) -> None:
 
 
 def _finish(change: Change, state: Change.State, error: str = "") -> None:
-    change.state, change.error, change.finished_at = state, error, timezone.now()
+    change.state, change.error = state, logs.storable(error)
+    change.finished_at = timezone.now()
     _save(change, "state", "error", "finished_at")
 
 

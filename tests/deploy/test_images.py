@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
@@ -25,6 +26,7 @@ from deploy.images import (
 )
 from deploy.models import Image
 from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_versions, verified
+from tests import factories
 from tests.deploy.workspace_support import ALPHA
 
 WHEELS = Path(settings.STATE_DIR) / "wheels"
@@ -366,3 +368,15 @@ def test_the_context_holds_what_is_needed_and_nothing_else() -> None:
 
 def test_wheels_module_knows_names_as_indexes_do() -> None:
     assert wheels.normalized("Datasette_Upload.CSVs") == "datasette-upload-csvs"
+
+
+@pytest.mark.django_db
+def test_what_an_image_says_with_a_nul_can_be_kept() -> None:
+    said = SimpleNamespace(exit_code=1, output="no \0birds")
+    fake = SimpleNamespace(run_once=lambda *args: said)
+    with pytest.raises(ImageError, match="no birds"):
+        images.smoke_test(fake, ImageInputs({}), [])  # type: ignore[arg-type]
+    row = factories.make_image()
+    images._record(row, Image.State.FAILED, "no \0birds")
+    row.refresh_from_db()
+    assert row.error == "no birds"
