@@ -180,10 +180,13 @@ def restart(instance_id: UUID | str) -> None:
 
 
 def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any) -> None:
-    """Change any part of the spec. The generation tells old from new."""
+    """Change any part of the spec. The generation tells old from new.
+
+    Only what is taken back is also written to one that is being deleted, for its successor.
+    """
     with transaction.atomic():
         instance = Instance.objects.select_for_update().get(pk=instance_id)
-        if instance.desired == Desired.ABSENT:
+        if instance.desired == Desired.ABSENT and kind != "roll_back":
             raise NotAllowed("This workspace is being deleted.")
         if kind == "restart" and instance.desired != Desired.RUNNING:
             raise NotAllowed("This workspace is not running: start it instead.")

@@ -20,6 +20,7 @@ from typing import Any
 from celery import current_app
 from django.conf import settings
 from django.db import IntegrityError, InterfaceError, OperationalError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import User
@@ -101,7 +102,9 @@ def _open(
     wanted: list[Approval],
     rollout: Rollout | None,
 ) -> Change:
-    current = Workspace.objects.select_related("instance", "release").get(pk=workspace.pk)
+    current = _locked(workspace.pk, wanted)
+    if release.pk != current.release_id and release.pk == workspace.release_id:
+        raise Refused("Another release was switched to just now. Look again, then try again.")
     if current.deleted_at is not None:
         raise Refused("This workspace is deleted. Bring it back first.")
     change = Change.objects.create(
@@ -117,6 +120,18 @@ def _open(
     _tell(change)
     transaction.on_commit(partial(send, change.pk))
     return change
+
+
+def _locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:
+    """Hold what is wanted and what is on, then a workspace and its instance, as they are now.
+
+    In the order of a withdrawal, which holds an approval and then changes workspaces.
+    """
+    either = Q(pk__in=[approval.pk for approval in wanted]) | Q(workspaces=workspace_id)
+    keys = set(Approval.objects.filter(either).values_list("pk", flat=True))
+    list(Approval.objects.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk"))
+    rows = Workspace.objects.select_for_update(of=("self", "instance"))
+    return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
 
 
 def send(pk: int) -> None:
@@ -307,8 +322,14 @@ def _resolved(change: Change) -> str:
 
 def _begin_switch(change: Change, image: Image) -> None:
     """Have the instance run the new image. In one piece: whoever finds this step finds it done."""
-    workspace = change.workspace
+    wanted = list(change.wanted.select_related("plugin"))
     with transaction.atomic():
+        workspace = change.workspace = _locked(change.workspace_id, wanted)
+        if workspace.deleted_at is not None:
+            raise ChangeFailed("The workspace was deleted meanwhile.")
+        # Once more, for building takes a while: what was taken back meanwhile does not go in.
+        if words := _not_allowed(workspace, change.release, wanted):
+            raise ChangeFailed(words)
         _Clock(change).begin(Step.SWITCH)
         _have_run(change, "change_plugins", image, change.release, change.wanted)
         # One that sleeps is tried out too, and not by whoever wakes it.
@@ -330,17 +351,33 @@ def _see_through(change: Change) -> None:
     """Wait for what comes of the switch: done, or back to the old image."""
     clock = _Clock(change)
     clock.begin(Step.SWITCH)
-    words = _trouble(change.workspace.instance_id)
+    over = False
+    while not over:
+        watched = change.workspace.instance_id
+        over = _conclude(change, clock, watched, _trouble(watched))
+
+
+def _conclude(change: Change, clock: "_Clock", watched: Any, words: str) -> bool:
+    """Write down how it ended. Return whether it did: not where another instance runs by now.
+
+    What was deleted meanwhile, no container has tried out: it is brought back with the old set.
+    """
     with transaction.atomic():
-        if words:
+        change.workspace = _locked(change.workspace_id, change.wanted.all())
+        deleted = change.workspace.deleted_at is not None
+        if not deleted and change.workspace.instance_id != watched:
+            return False
+        if words or deleted:
             _have_run(change, "roll_back", change.old_image, change.old_release, change.old_plugins)
-            _finish(change, Change.State.ROLLED_BACK, words)
-            return
+            state = Change.State.FAILED if deleted else Change.State.ROLLED_BACK
+            _finish(change, state, "The workspace was deleted meanwhile." if deleted else words)
+            return True
         clock.end()
         change.workspace.plugins.set(change.wanted.all())
         Workspace.objects.filter(pk=change.workspace_id).update(release=change.release)
         _note(change)
         _finish(change, Change.State.DONE)
+    return True
 
 
 def _trouble(instance_id: Any) -> str:

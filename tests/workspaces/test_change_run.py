@@ -10,11 +10,12 @@ from django.db import DataError, OperationalError
 from accounts.models import User
 from deploy import images, logs
 from deploy.images import ImageError
-from deploy.models import Image
+from deploy.models import Image, Instance
 from tests import factories
 from tests.workspaces.test_plugins_page import approve
-from workspaces import changes
+from workspaces import catalogue, changes, services
 from workspaces.models import Approval, Change, Workspace
+from workspaces.services import Refused
 
 pytestmark = pytest.mark.django_db
 
@@ -100,3 +101,88 @@ def test_only_a_database_that_is_away_has_a_change_made_again(
     done = run(change, building=fail(DataError("it cannot hold that")))
     assert done.state == Change.State.FAILED
     assert "for a reason on our side" in done.error
+
+
+# --- what happens meanwhile ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["withdrawn", "revoked"])
+def test_what_is_taken_back_while_it_is_built_does_not_go_in(
+    workspace: Workspace, run: Run, way: str
+) -> None:
+    closed = approve("datasette-closed", reach=Approval.Reach.GRANTED)
+    catalogue.grant(closed.plugin, workspace, None)
+    change = changes.request(workspace, None, ["datasette-closed"])
+
+    def take_back() -> None:
+        if way == "revoked":
+            catalogue.revoke(closed.plugin, workspace)
+            return
+        told = catalogue.withdraw_and_rebuild(closed, None)
+        assert list(told.refused) == ["trees"], "whoever withdraws it hears who is about to have it"
+
+    done = run(change, building=take_back)
+    assert done.state == Change.State.FAILED
+    assert "may not use datasette-closed any more" in done.error
+    workspace.instance.refresh_from_db()
+    assert (workspace.instance.image_id, workspace.instance.generation) == (change.old_image_id, 1)
+
+
+def test_one_deleted_while_it_is_built_is_left_alone(
+    workspace: Workspace, plugin: Approval, run: Run, owner: User
+) -> None:
+    change = changes.request(workspace, None, ["datasette-one"])
+    done = run(change, building=lambda: services.delete(workspace, owner))
+    assert done.state == Change.State.FAILED
+    assert "deleted meanwhile" in done.error
+    workspace.instance.refresh_from_db()
+    assert workspace.instance.image_id == change.old_image_id
+
+
+def test_one_deleted_at_the_switch_is_brought_back_with_what_it_had(
+    workspace: Workspace, plugin: Approval, run: Run, owner: User, image: Image
+) -> None:
+    change = changes.request(workspace, None, ["datasette-one"])
+
+    def delete() -> str:
+        assert Instance.objects.get(pk=workspace.instance_id).image_id == image.pk
+        services.delete(workspace, owner)
+        return ""
+
+    done = run(change, switching=delete)
+    assert done.state == Change.State.FAILED
+    assert "deleted meanwhile" in done.error
+    assert not workspace.plugins.exists()
+    services.undelete(workspace, owner)
+    workspace.refresh_from_db()
+    assert workspace.instance.image_id == change.old_image_id
+
+
+def test_one_brought_back_at_the_switch_is_waited_for(
+    workspace: Workspace, plugin: Approval, run: Run, owner: User
+) -> None:
+    change = changes.request(workspace, None, ["datasette-one"])
+    asked: list[str] = []
+
+    def delete_and_bring_back() -> str:
+        asked.append("")
+        if len(asked) > 1:
+            return "The successor did not come up."
+        services.delete(workspace, owner)
+        services.undelete(workspace, owner)
+        return ""
+
+    done = run(change, switching=delete_and_bring_back)
+    assert (done.state, done.error) == (Change.State.ROLLED_BACK, "The successor did not come up.")
+    workspace.refresh_from_db()
+    assert workspace.instance.image_id == change.old_image_id
+
+
+def test_a_form_from_before_another_release_is_refused(
+    workspace: Workspace, plugin: Approval
+) -> None:
+    newer = factories.make_release("1.0a41")
+    stale = Workspace.objects.select_related("release").get(pk=workspace.pk)
+    Workspace.objects.update(release=newer)
+    with pytest.raises(Refused, match="Another release"):
+        changes.request(stale, None, ["datasette-one"])
