@@ -76,12 +76,12 @@ def _ask(  # noqa: PLR0917 - each is another thing
     rollout: Rollout | None = None,
 ) -> Change:
     _refuse_conflicts(release, wanted)
+    given = sealed(secrets)
+    if missing := sets.missing_secrets(workspace, wanted, given):
+        raise Refused(f"Still needed: {', '.join(missing)}.")
     try:
         with transaction.atomic():
-            set_secrets(workspace, secrets)
-            if missing := sets.missing_secrets(workspace, wanted):
-                raise Refused(f"Still needed: {', '.join(missing)}.")
-            return _open(workspace, by, release, wanted, rollout)
+            return _open(workspace, by, release, wanted, given, rollout)
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
@@ -95,11 +95,12 @@ def _refuse_conflicts(release: Release, wanted: Iterable[Approval]) -> None:
         raise Refused(str(conflict)) from conflict
 
 
-def _open(
+def _open(  # noqa: PLR0917 - each is another thing
     workspace: Workspace,
     by: User | None,
     release: Release,
     wanted: list[Approval],
+    given: dict[str, str],
     rollout: Rollout | None,
 ) -> Change:
     current = _locked(workspace.pk, wanted)
@@ -112,6 +113,7 @@ def _open(
         by=by,
         release=release,
         rollout=rollout,
+        secrets=given,
         old_release=current.release,
         old_image_id=current.instance.image_id,
     )
@@ -202,29 +204,55 @@ def open_change(workspace: Workspace) -> Change | None:
 # --- secrets -------------------------------------------------------------------------------------
 
 
-def set_secrets(workspace: Workspace, values: Mapping[str, str]) -> None:
-    """Keep some secrets for the next container; an empty value leaves the old one as it is.
+def sealed(values: Mapping[str, str]) -> dict[str, str]:
+    """Return secrets as they are kept; an empty value says nothing.
 
     Raises Refused for a name or a value that no container may get.
     """
     for name, value in values.items():
         if words := vault.problem(name, value):
             raise Refused(words)
-    given = {name: vault.seal(value) for name, value in values.items() if value}
-    if given:
-        _save_secrets(workspace, lambda kept: {**kept, **given})
+    return {name: vault.seal(value) for name, value in values.items() if value}
 
 
 def remove_secret(workspace: Workspace, name: str) -> None:
     """Forget a secret."""
-    _save_secrets(workspace, lambda kept: {k: v for k, v in kept.items() if k != name})
-
-
-def _save_secrets(workspace: Workspace, change: Any) -> None:
     with transaction.atomic():
         instance = Instance.objects.select_for_update().get(pk=workspace.instance_id)
-        lifecycle.set_secrets(instance.pk, change(instance.secrets))
-        workspace.instance.secrets = change(instance.secrets)
+        kept = {k: v for k, v in instance.secrets.items() if k != name}
+        lifecycle.set_secrets(instance.pk, kept)
+
+
+def reseal_secrets() -> int:
+    """Encrypt all secrets with the first key; return how many instances have any.
+
+    Those of changes that are under way too. All or none: raises vault.Unreadable.
+    """
+    with transaction.atomic():
+        done = lifecycle.reseal_secrets()
+        for change in Change.objects.select_for_update().filter(state=Change.State.OPEN):
+            change.secrets = vault.reseal(change.secrets)
+            change.old_secrets = vault.reseal(change.old_secrets)
+            change.save(update_fields=["secrets", "old_secrets"])
+    return done
+
+
+def _put_in(change: Change) -> None:
+    """Put a change's secrets into its instance; both rows' are read anew: keys are rotated."""
+    change.refresh_from_db(fields=["secrets"])
+    had = change.workspace.instance.secrets
+    change.old_secrets = {name: had[name] for name in change.secrets if name in had}
+    _save(change, "old_secrets")
+    lifecycle.set_secrets(change.workspace.instance_id, had | change.secrets)
+
+
+def _take_out(change: Change) -> None:
+    """Put back what there was before; what was forgotten meanwhile stays forgotten."""
+    change.refresh_from_db(fields=["secrets", "old_secrets"])
+    has = change.workspace.instance.secrets
+    kept = {name: value for name, value in has.items() if name not in change.secrets}
+    back = {name: value for name, value in change.old_secrets.items() if name in has}
+    lifecycle.set_secrets(change.workspace.instance_id, kept | back)
 
 
 # --- doing, in a worker --------------------------------------------------------------------------
@@ -314,7 +342,7 @@ def _resolved(change: Change) -> str:
         raise ChangeFailed(words)
     try:
         # Not only when the new container is made: then the old one would be gone.
-        vault.open_all(change.workspace.instance.secrets)
+        vault.open_all(change.workspace.instance.secrets | change.secrets)
         return sets.lock_of(change.release, wanted)
     except (locks.Conflict, vault.Unreadable) as error:
         raise ChangeFailed(str(error)) from error
@@ -331,6 +359,7 @@ def _begin_switch(change: Change, image: Image) -> None:
         if words := _not_allowed(workspace, change.release, wanted):
             raise ChangeFailed(words)
         _Clock(change).begin(Step.SWITCH)
+        _put_in(change)
         _have_run(change, "change_plugins", image, change.release, change.wanted)
         # One that sleeps is tried out too, and not by whoever wakes it.
         lifecycle.wake(workspace.instance_id)
@@ -368,6 +397,7 @@ def _conclude(change: Change, clock: "_Clock", watched: Any, words: str) -> bool
         if not deleted and change.workspace.instance_id != watched:
             return False
         if words or deleted:
+            _take_out(change)
             _have_run(change, "roll_back", change.old_image, change.old_release, change.old_plugins)
             state = Change.State.FAILED if deleted else Change.State.ROLLED_BACK
             _finish(change, state, "The workspace was deleted meanwhile." if deleted else words)
@@ -463,7 +493,8 @@ def _tell(change: Change) -> None:
 def _finish(change: Change, state: Change.State, error: str = "") -> None:
     change.state, change.error = state, logs.storable(error)
     change.finished_at = timezone.now()
-    _save(change, "state", "error", "finished_at")
+    change.secrets, change.old_secrets = {}, {}
+    _save(change, "state", "error", "finished_at", "secrets", "old_secrets")
 
 
 def _note(change: Change) -> None:

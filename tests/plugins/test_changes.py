@@ -283,7 +283,7 @@ def assert_rolled_back(world: World, wheel: Path, words: str) -> None:
     assert VALUE not in change.error
     assert not visitor.lost
     after = place.row.instance
-    for part in ("image", "internet", "plugin_settings"):
+    for part in ("image", "internet", "plugin_settings", "secrets"):
         assert getattr(after, part) == getattr(before, part)
     assert place.inspect()["Config"]["Image"] == before.image.reference
     assert place.rows("poison.db") == 1
@@ -507,7 +507,7 @@ def test_a_lost_key_touches_nothing_that_runs(
     world: World, owls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = world.workspace()
-    changes.set_secrets(place.row, {"OWL_TOKEN": VALUE})
+    lifecycle.set_secrets(place.row.instance_id, changes.sealed({"OWL_TOKEN": VALUE}))
     monkeypatch.setattr(settings, "ENCRYPTION_KEYS", ["a key that never sealed anything"])
     assert_nobody_notices(place, owls, "The secret OWL_TOKEN was encrypted with a key that")
 
@@ -522,7 +522,7 @@ def test_a_lost_key_touches_nothing_that_runs(
 )
 def test_a_secret_takes_the_place_of_nothing(place: Place, name: str) -> None:
     with pytest.raises(Refused, match="cannot be named"):
-        changes.set_secrets(place.row, {name: "value"})
+        changes.sealed({name: "value"})
     instance = place.row.instance
     instance.secrets = {name: vault.seal("value")}  # as if it had got into the row
     environment = spec_of(instance).environment
@@ -530,10 +530,10 @@ def test_a_secret_takes_the_place_of_nothing(place: Place, name: str) -> None:
     assert environment["INSTANCE_KEY"] == instance.key
 
 
-def test_a_value_that_no_container_can_have_is_refused(place: Place) -> None:
+def test_a_value_that_no_container_can_have_is_refused() -> None:
     for value in ("with\0nul", "x" * 20_000):
         with pytest.raises(Refused, match="The value of OWL_KEY") as raised:
-            changes.set_secrets(place.row, {"OWL_KEY": value})
+            changes.sealed({"OWL_KEY": value})
         assert value not in str(raised.value)
 
 

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import DataError, OperationalError
+from pytest_django import Settings
 
 from accounts.models import User
-from deploy import images, logs
+from deploy import images, lifecycle, logs, vault
 from deploy.images import ImageError
 from deploy.models import Image, Instance
 from tests import factories
@@ -186,3 +188,70 @@ def test_a_form_from_before_another_release_is_refused(
     Workspace.objects.update(release=newer)
     with pytest.raises(Refused, match="Another release"):
         changes.request(stale, None, ["datasette-one"])
+
+
+# --- secrets -------------------------------------------------------------------------------------
+
+
+NEEDS = [{"name": "NEW_KEY", "help": ""}, {"name": "OLD_KEY", "help": ""}]
+BOTH = {"NEW_KEY": "new of new", "OLD_KEY": "new of old"}
+
+
+@pytest.fixture
+def keyed(workspace: Workspace) -> Change:
+    """A change that gives one new secret and one in the place of another."""
+    lifecycle.set_secrets(workspace.instance_id, changes.sealed({"OLD_KEY": "old"}))
+    workspace.instance.refresh_from_db()
+    approve("datasette-keyed", needs=NEEDS)
+    return changes.request(workspace, None, ["datasette-keyed"], secrets=BOTH)
+
+
+def kept(workspace: Workspace) -> dict[str, str]:
+    return vault.open_all(Workspace.objects.get(pk=workspace.pk).instance.secrets)
+
+
+def test_new_secrets_come_with_the_switch(workspace: Workspace, keyed: Change, run: Run) -> None:
+    seen: list[dict[str, str]] = []
+
+    def look() -> str:
+        seen.append(kept(workspace))
+        return ""
+
+    done = run(keyed, look, look)
+    assert (seen[0], seen[-1]) == ({"OLD_KEY": "old"}, BOTH)
+    assert done.state == Change.State.DONE
+    assert (done.secrets, done.old_secrets) == ({}, {})
+
+
+def test_rolling_back_brings_the_old_secrets_back(
+    workspace: Workspace, keyed: Change, run: Run
+) -> None:
+    done = run(keyed, switching=lambda: "It did not come up.")
+    assert done.state == Change.State.ROLLED_BACK
+    assert kept(workspace) == {"OLD_KEY": "old"}
+    assert (done.secrets, done.old_secrets) == ({}, {})
+
+
+def test_what_is_forgotten_meanwhile_does_not_come_back(
+    workspace: Workspace, keyed: Change, run: Run
+) -> None:
+    def forget() -> str:
+        changes.remove_secret(workspace, "OLD_KEY")
+        return "It did not come up."
+
+    run(keyed, switching=forget)
+    assert kept(workspace) == {}
+
+
+def test_keys_are_rotated_under_a_change(
+    workspace: Workspace, keyed: Change, run: Run, settings: Settings
+) -> None:
+    def rotate(key: str) -> str:
+        settings.ENCRYPTION_KEYS = [key, *settings.ENCRYPTION_KEYS]
+        call_command("rotate_secrets")
+        settings.ENCRYPTION_KEYS = [key]
+        return "It did not come up."
+
+    done = run(keyed, lambda: rotate("while it is built"), lambda: rotate("while it is tried out"))
+    assert done.state == Change.State.ROLLED_BACK
+    assert kept(workspace) == {"OLD_KEY": "old"}

@@ -191,9 +191,9 @@ def test_what_a_plugin_needs_is_asked_for_kept_sealed_and_never_shown(
     refused = post(client_of_owner, "datasette-one")
     assert "Still needed: MAP_KEY" in refused.content.decode()
     assert post(client_of_owner, "datasette-one", **{"secret-MAP_KEY": SECRET}).status_code == 302
-    workspace.instance.refresh_from_db()
-    assert SECRET not in str(workspace.instance.secrets)
-    assert vault.open_all(workspace.instance.secrets) == {"MAP_KEY": SECRET}
+    kept = Change.objects.get().secrets
+    assert SECRET not in str(kept)
+    assert vault.open_all(kept) == {"MAP_KEY": SECRET}
     assert SECRET not in offered(client_of_owner)
     spec = sets.spec_of(workspace, workspace.release, [approval])
     assert spec.plugin_settings == {"datasette-one": {"key": {"$env": "MAP_KEY"}}}
@@ -204,15 +204,24 @@ def test_a_secret_that_nothing_needs_is_not_kept(
 ) -> None:
     approve("datasette-one", needs=NEEDS)
     post(client_of_owner, **{"secret-INSTANCE_KEY": SECRET, "secret-PATH": SECRET})
-    workspace.instance.refresh_from_db()
-    assert workspace.instance.secrets == {}
+    assert Change.objects.get().secrets == {}
+
+
+def test_what_a_refused_form_did_not_keep_is_not_said_to_be_kept(
+    client_of_owner: Client, workspace: Workspace
+) -> None:
+    approve("datasette-one", needs=NEEDS)
+    changes.request(workspace, None, [])
+    refused = post(client_of_owner, "datasette-one", **{"secret-MAP_KEY": SECRET})
+    assert refused.status_code == 422
+    assert "Kept. Type to replace it." not in refused.content.decode()
 
 
 def test_an_empty_field_leaves_a_secret_as_it_is_and_forget_forgets_it(
     client_of_owner: Client, workspace: Workspace
 ) -> None:
     approve("datasette-one", needs=NEEDS)
-    changes.set_secrets(workspace, {"MAP_KEY": SECRET})
+    lifecycle.set_secrets(workspace.instance_id, changes.sealed({"MAP_KEY": SECRET}))
     assert post(client_of_owner, "datasette-one", **{"secret-MAP_KEY": ""}).status_code == 302
     workspace.instance.refresh_from_db()
     assert vault.open_all(workspace.instance.secrets) == {"MAP_KEY": SECRET}

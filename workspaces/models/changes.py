@@ -87,6 +87,10 @@ class Change(models.Model):
         Rollout, null=True, blank=True, on_delete=models.SET_NULL, related_name="changes"
     )
     image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="+")
+    # New secrets, sealed, that the switch puts into the instance, and those whose place they take.
+    # Both empty once it is over.
+    secrets = models.JSONField(default=dict, blank=True)
+    old_secrets = models.JSONField(default=dict, blank=True)
     # What there was before, to go back to.
     old_release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="+")
     old_plugins = models.ManyToManyField(Approval, related_name="+", blank=True)
