@@ -317,9 +317,11 @@ def _only_one(state_dir: Path, digest: str) -> Iterator[None]:
 def _fetched(inputs: ImageInputs, lock: str, state_dir: Path) -> list[Path]:
     architecture = inputs.values["architecture"]
     cache = state_dir / "wheels"
-    keep_wheels(own_wheels(state_dir / "own-wheels"), architecture, PYTHON, cache)
+    own = state_dir / "own-wheels"
+    keep_wheels(own_wheels(own), architecture, PYTHON, cache)
     wheels = fetch_wheels(lock, architecture, PYTHON, cache)
-    refuse_code_at_start(wheels)
+    # Also those from before this software was updated: sets that had them are built anew.
+    refuse_code_at_start(wheels, {described(wheel).sha256 for wheel in own.rglob("*.whl")})
     return wheels
 
 

@@ -219,7 +219,7 @@ def test_a_build_runs_nothing_of_what_it_unpacks(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even if such a wheel got that far: what it would write is not in the image."""
-    monkeypatch.setattr(images, "refuse_code_at_start", lambda wheels: None)
+    monkeypatch.setattr(images, "refuse_code_at_start", lambda *args: None)
     monkeypatch.setattr(images, "smoke_test", lambda *args: None)
     mark = code.MARK.format(marker="/opt/further/ran")
     name = world.plugin("datasette-runs", "", files={"runs.pth": f"import pathlib; {mark}"})
