@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from django.utils import timezone
 from accounts.models import User
 from deploy import images, lifecycle, locks, logs, notify, vault
 from deploy.builder import Builder
+from deploy.engines.base import EngineError
 from deploy.images import BuildStep, ImageError
 from deploy.models import Image, Instance
 from deploy.states import Desired
@@ -40,7 +42,14 @@ SWITCH_ATTEMPTS = 2
 
 
 class ChangeFailed(Exception):
-    """A change cannot be made. The text names the cause, for the owner."""
+    """A change cannot be made. The text names the cause, for all members.
+
+    `detail` is what a program said of it, for those who may read logs.
+    """
+
+    def __init__(self, words: str, detail: str = "") -> None:
+        super().__init__(words)
+        self.detail = detail
 
 
 # --- asking --------------------------------------------------------------------------------------
@@ -268,7 +277,9 @@ def run(pk: int, builder: Builder) -> None:
             if change.step != Step.SWITCH:
                 _begin_switch(change, _built(change, builder))
             _see_through(change)
-        except (ChangeFailed, lifecycle.NotAllowed) as error:
+        except ChangeFailed as error:
+            _finish(change, Change.State.FAILED, str(error), error.detail)
+        except lifecycle.NotAllowed as error:
             _finish(change, Change.State.FAILED, str(error))
 
 
@@ -330,9 +341,17 @@ def _build(change: Change, builder: Builder) -> Image:
         # From here on nobody prunes it; just before, somebody may have.
         change.image = ensure()
     except ImageError as error:
-        raise ChangeFailed(str(error)) from error
+        raise _told_apart(error) from error
     clock.end()
     return image
+
+
+def _told_apart(error: ImageError) -> ChangeFailed:
+    """Tell our words, which come first, from what pip, an image or the engine said."""
+    if isinstance(error.__cause__, EngineError):
+        return ChangeFailed("The container engine did not make the image.", str(error))
+    words, _, detail = str(error).partition("\n")
+    return ChangeFailed(f"{words.removesuffix(':')}." if words.endswith(":") else words, detail)
 
 
 def _resolved(change: Change) -> str:
@@ -386,7 +405,7 @@ def _see_through(change: Change) -> None:
         over = _conclude(change, clock, watched, _trouble(watched))
 
 
-def _conclude(change: Change, clock: "_Clock", watched: Any, words: str) -> bool:
+def _conclude(change: Change, clock: "_Clock", watched: Any, trouble: "Trouble | None") -> bool:
     """Write down how it ended. Return whether it did: not where another instance runs by now.
 
     What was deleted meanwhile, no container has tried out: it is brought back with the old set.
@@ -396,11 +415,13 @@ def _conclude(change: Change, clock: "_Clock", watched: Any, words: str) -> bool
         deleted = change.workspace.deleted_at is not None
         if not deleted and change.workspace.instance_id != watched:
             return False
-        if words or deleted:
+        if trouble or deleted:
             _take_out(change)
             _have_run(change, "roll_back", change.old_image, change.old_release, change.old_plugins)
-            state = Change.State.FAILED if deleted else Change.State.ROLLED_BACK
-            _finish(change, state, "The workspace was deleted meanwhile." if deleted else words)
+            if deleted or trouble is None:
+                _finish(change, Change.State.FAILED, "The workspace was deleted meanwhile.")
+            else:
+                _finish(change, Change.State.ROLLED_BACK, trouble.words, trouble.said)
             return True
         clock.end()
         change.workspace.plugins.set(change.wanted.all())
@@ -410,8 +431,16 @@ def _conclude(change: Change, clock: "_Clock", watched: Any, words: str) -> bool
     return True
 
 
-def _trouble(instance_id: Any) -> str:
-    """Wait until the instance runs as it should; return what is wrong with it, else nothing.
+@dataclass(frozen=True)
+class Trouble:
+    """What is wrong with a new container, and what it said of it itself."""
+
+    words: str
+    said: str = ""
+
+
+def _trouble(instance_id: Any) -> Trouble | None:
+    """Wait until the instance runs as it should; return what is wrong with it, if anything is.
 
     One that is not meant to run gets the new image at its next start.
     """
@@ -425,15 +454,14 @@ def _trouble(instance_id: Any) -> str:
     notify.wait_until(instance_id, settled, seconds)
     instance = Instance.objects.get(pk=instance_id)
     if instance.desired != Desired.RUNNING or _is_up(instance):
-        return ""
+        return None
     what = instance.last_error or (
         f"It started, but did not answer within {settings.SWITCH_SECONDS:.0f} s."
         if _hangs(instance)
         else "It was not up in time."
     )
     words = f"The new set did not come up, so that the old one is back. {what}"
-    said = logs.last_words(instance)
-    return f"{words} Its last words: {said}" if said else words
+    return Trouble(words, logs.last_words(instance))
 
 
 def _is_up(instance: Instance) -> bool:
@@ -490,11 +518,12 @@ def _tell(change: Change) -> None:
     notify.send(change.workspace.instance_id, step=True)
 
 
-def _finish(change: Change, state: Change.State, error: str = "") -> None:
-    change.state, change.error = state, logs.storable(error)
+def _finish(change: Change, state: Change.State, error: str = "", detail: str = "") -> None:
+    change.state = state
+    change.error, change.detail = logs.storable(error), logs.storable(detail)
     change.finished_at = timezone.now()
     change.secrets, change.old_secrets = {}, {}
-    _save(change, "state", "error", "finished_at", "secrets", "old_secrets")
+    _save(change, "state", "error", "detail", "finished_at", "secrets", "old_secrets")
 
 
 def _note(change: Change) -> None:

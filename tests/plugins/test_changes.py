@@ -190,11 +190,16 @@ def assert_nobody_notices(place: Place, name: str, words: str) -> None:
     with place.visited() as visitor:
         change = place.change(name)
     assert change.state == "failed"
-    assert re.search(words, change.error, re.DOTALL), change.error
+    assert re.search(words, told_of(change), re.DOTALL), told_of(change)
     assert not visitor.lost
     assert not visitor.longest_hold
     assert (place.inspect()["Id"], place.row.instance.generation) == before
     assert not place.row.plugins.exists()
+
+
+def told_of(change: Change) -> str:
+    """What an owner reads."""
+    return f"{change.error} {change.detail}"
 
 
 def test_a_tampered_wheel_is_refused(world: World, place: Place) -> None:
@@ -277,10 +282,10 @@ def assert_rolled_back(world: World, wheel: Path, words: str) -> None:
     with place.visited() as visitor:
         change = place.change(plugin, secrets={"OWL_KEY": VALUE})
         place.wait_ready()
-    print(f"\n{plugin}: held for {visitor.longest_hold:.2f} s. {change.error}")
+    print(f"\n{plugin}: held for {visitor.longest_hold:.2f} s. {told_of(change)}")
     assert change.state == "rolled back"
-    assert re.search(words, change.error), change.error
-    assert VALUE not in change.error
+    assert re.search(words, told_of(change)), told_of(change)
+    assert VALUE not in told_of(change)
     assert not visitor.lost
     after = place.row.instance
     for part in ("image", "internet", "plugin_settings", "secrets"):
@@ -355,7 +360,7 @@ def test_a_worker_killed_at_rolling_back_is_followed_by_another(
         done = world.finished(change)
         place.wait_ready()
     assert done.state == "rolled back"
-    assert "RuntimeError: bad" in done.error
+    assert "RuntimeError: bad" in done.detail
     assert place.row.instance.image == image
     assert not visitor.lost
 

@@ -16,6 +16,7 @@ from deploy.models import Image, Instance
 from tests import factories
 from tests.workspaces.test_plugins_page import approve
 from workspaces import catalogue, changes, services
+from workspaces.changes import Trouble
 from workspaces.models import Approval, Change, Workspace
 from workspaces.services import Refused
 
@@ -55,7 +56,12 @@ def run(monkeypatch: pytest.MonkeyPatch, image: Image) -> Run:
             return image
 
         monkeypatch.setattr(images, "ensure_image", ensure_image)
-        monkeypatch.setattr(changes, "_trouble", lambda instance_id: switching())
+
+        def trouble(instance_id: object) -> Trouble | None:
+            words = switching()
+            return Trouble(words, "OwlError: \0boom") if words else None
+
+        monkeypatch.setattr(changes, "_trouble", trouble)
         changes.run(change.pk, SimpleNamespace())  # type: ignore[arg-type]
         return Change.objects.get(pk=change.pk)
 
@@ -81,6 +87,7 @@ def test_a_log_with_a_nul_does_not_undo_the_roll_back(
     change = changes.request(workspace, None, ["datasette-one"])
     done = run(change, switching=lambda: "It said \0.")
     assert (done.state, done.error) == (Change.State.ROLLED_BACK, "It said .")
+    assert done.detail == "OwlError: boom"
     workspace.instance.refresh_from_db()
     assert workspace.instance.image_id == change.old_image_id
 
@@ -91,6 +98,22 @@ def test_a_build_that_says_a_nul_fails_once(
     change = changes.request(workspace, None, ["datasette-one"])
     done = run(change, building=fail(ImageError("It said \0.")))
     assert (done.state, done.error) == (Change.State.FAILED, "It said .")
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "detail"),
+    [
+        ("It does not work:\nowls\nat 1", "It does not work.", "owls\nat 1"),
+        ("It does not fit.", "It does not fit.", ""),
+    ],
+)
+@pytest.mark.usefixtures("plugin")
+def test_what_a_program_said_is_kept_apart(
+    workspace: Workspace, run: Run, said: str, words: str, detail: str
+) -> None:
+    change = changes.request(workspace, None, ["datasette-one"])
+    done = run(change, building=fail(ImageError(said)))
+    assert (done.error, done.detail) == (words, detail)
 
 
 def test_only_a_database_that_is_away_has_a_change_made_again(

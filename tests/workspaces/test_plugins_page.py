@@ -12,7 +12,7 @@ from deploy import lifecycle, locks, vault
 from deploy.locks import Pin
 from tests import factories
 from tests.workspaces.html import Page
-from workspaces import changes, sets
+from workspaces import access, changes, sets
 from workspaces.models import Approval, Change, Grant, Plugin, Role, Step, Workspace
 from workspaces.plugin_views import steps_of
 
@@ -252,6 +252,24 @@ def test_what_went_wrong_is_said(
     assert "It crashed: &lt;b&gt;boom&lt;/b&gt;" in page
     assert [line.state for line in steps_of(change)] == [*["done"] * 4, "failed"]
     assert 'id="do-roll-back"' not in page
+
+
+@pytest.mark.parametrize("state", [Change.State.FAILED, Change.State.ROLLED_BACK], ids=str)
+@pytest.mark.parametrize("role", list(Role), ids=str)
+def test_only_who_may_read_logs_reads_what_a_program_said(
+    workspace: Workspace, role: Role, state: Change.State
+) -> None:
+    approve("datasette-one")
+    change = finished(workspace, state, "It crashed.")
+    Change.objects.filter(pk=change.pk).update(detail="OwlError: <row 7>")
+    member = factories.make_user()
+    factories.add_member(workspace, member, role)
+    client = Client()
+    client.force_login(member)
+    for page in (offered(client), offered(client, f"{ADDRESS}live/?seen=old")):
+        assert "It crashed." in page
+        shown = "OwlError: &lt;row 7&gt;" in page
+        assert shown is access.is_at_least(role, access.NEEDS["read_logs"])
 
 
 def test_going_back_is_one_click(client_of_owner: Client, workspace: Workspace) -> None:

@@ -75,6 +75,8 @@ class Change(models.Model):
     state = models.CharField(max_length=12, choices=State.choices, default=State.OPEN)
     # What goes wrong, in words that name the cause.
     error = models.TextField(blank=True)
+    # What a program said of it: for those who may read logs, which may hold what is in the data.
+    detail = models.TextField(blank=True)
     # {step: milliseconds} of those that are done, in order.
     durations = models.JSONField(default=dict)
     step = models.CharField(max_length=10, choices=Step.choices, default=Step.RESOLVE)
