@@ -94,7 +94,7 @@ def succeed(instance_id: UUID | str) -> Instance:
         if not old.volume or old.purged_at or not old.purge_at or old.purge_at <= timezone.now():
             raise NotAllowed("It is too late: the data has been removed.")
         volume = old.volume
-        _request(old, "succeeded", volume="", purge_at=timezone.now())
+        _request(old, "succeeded", volume="", secrets={}, purge_at=timezone.now())
         return _add(
             Instance(
                 key=secrets.token_urlsafe(32),
@@ -423,7 +423,7 @@ def record_purging(lease: Lease, instance: Instance) -> None:
 def record_purged(lease: Lease, instance: Instance, duration_ms: int) -> None:
     """Write that nothing is left of it, and let the successor that waited for this begin."""
     with transaction.atomic():
-        _report(lease, instance, purged_at=timezone.now(), **_DOWN)
+        _report(lease, instance, purged_at=timezone.now(), secrets={}, **_DOWN)
         _note(instance, "purge", duration_ms=duration_ms)
         for successor in Instance.objects.filter(predecessor=instance):
             poke(successor.pk)

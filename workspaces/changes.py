@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,11 @@ def _open(  # noqa: PLR0917 - each is another thing
         raise Refused("Another release was switched to just now. Look again, then try again.")
     if current.deleted_at is not None:
         raise Refused("This workspace is deleted. Bring it back first.")
+    if rollout is None and not (by and by.is_staff) and _asked_often(current):
+        raise Refused(
+            f"This workspace has asked for {settings.CHANGES_PER_HOUR} changes in an hour, as many "
+            "as it may. Choose all that you want at once, and try again later."
+        )
     change = Change.objects.create(
         workspace=current,
         by=by,
@@ -131,6 +137,13 @@ def _open(  # noqa: PLR0917 - each is another thing
     _tell(change)
     transaction.on_commit(partial(send, change.pk))
     return change
+
+
+def _asked_often(workspace: Workspace) -> bool:
+    """Whether a workspace had its share of the builds, which all workspaces take turns at."""
+    lately = timezone.now() - timedelta(hours=1)
+    mine = workspace.changes.filter(at__gte=lately, rollout=None)
+    return mine.count() >= settings.CHANGES_PER_HOUR
 
 
 def _locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from pytest_django import Settings
 
 from accounts.models import User
 from deploy import lifecycle, locks, vault
@@ -136,6 +138,24 @@ def test_one_change_at_a_time(client_of_owner: Client, workspace: Workspace) -> 
     assert refused.status_code == 422
     assert "Another change is under way" in refused.content.decode()
     assert Change.objects.count() == 1
+
+
+def test_nobody_takes_all_the_turns(
+    client_of_owner: Client, workspace: Workspace, owner: User, settings: Settings
+) -> None:
+    settings.CHANGES_PER_HOUR = 2
+    approve("datasette-one")
+    for _ in range(2):
+        finished(workspace, Change.State.FAILED)
+    refused = post(client_of_owner, "datasette-one")
+    assert refused.status_code == 422
+    assert "2 changes in an hour" in refused.content.decode()
+    other = factories.make_workspace(owner, "birds")
+    assert changes.request(other, owner, ["datasette-one"])
+    operator = factories.make_user(is_staff=True)
+    change = changes.request(workspace, operator, ["datasette-one"])
+    Change.objects.update(state=Change.State.FAILED, at=change.at - timedelta(hours=1))
+    assert post(client_of_owner, "datasette-one").status_code == 302
 
 
 @pytest.mark.parametrize("name", ["datasette-closed", "datasette-unknown", "../etc", ""])
