@@ -32,7 +32,7 @@ from deploy.engines.base import EngineError
 from deploy.images import BuildStep, ImageError
 from deploy.models import Image, Instance
 from deploy.states import Desired
-from workspaces import sets
+from workspaces import services, sets
 from workspaces.models import Activity, Approval, Change, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import Refused
 
@@ -186,6 +186,23 @@ def without_plugin(workspace: Workspace, by: User | None, plugin: Plugin) -> Cha
     running = sets.names_of(workspace.plugins.select_related("plugin"))
     may_stay = sets.names_of(sets.available(workspace))
     return request(workspace, by, (running & may_stay) - {plugin.name})
+
+
+def undelete(workspace: Workspace, by: User) -> None:
+    """Bring a deleted workspace back, and ask for a change where something was withdrawn meanwhile.
+
+    Whoever withdrew it asked nothing of workspaces that were deleted. Raises Refused.
+    """
+    services.undelete(workspace, by)
+    current = Workspace.objects.select_related("instance", "plan", "release").get(pk=workspace.pk)
+    withdrawn = current.plugins.filter(state=Approval.State.WITHDRAWN)
+    if workspace.deleted_at is None or not withdrawn.exists():
+        return
+    running = sets.names_of(current.plugins.select_related("plugin"))
+    try:
+        request(current, by, running & sets.names_of(sets.available(current)))
+    except Refused as refusal:  # it is back all the same, and its page says what leaves
+        logger.warning("%s keeps what was withdrawn: %s", current, refusal)
 
 
 def to_release(

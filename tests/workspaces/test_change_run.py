@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import DataError, OperationalError
+from django.test import Client
 from pytest_django import Settings
 
 from accounts.models import User
@@ -201,6 +202,32 @@ def test_one_brought_back_at_the_switch_is_waited_for(
     assert (done.state, done.error) == (Change.State.ROLLED_BACK, "The successor did not come up.")
     workspace.refresh_from_db()
     assert workspace.instance.image_id == change.old_image_id
+
+
+def test_what_was_withdrawn_of_a_deleted_one_goes_when_it_is_brought_back(
+    workspace: Workspace, plugin: Approval, owner: User
+) -> None:
+    other = approve("datasette-two")
+    workspace.plugins.set([plugin, other])
+    services.delete(workspace, owner)
+    assert not catalogue.withdraw_and_rebuild(plugin, None).begun
+    client = Client()
+    client.force_login(owner)
+    client.post("/workspaces/trees/undelete/")
+    change = changes.open_change(workspace)
+    assert change is not None
+    assert list(change.wanted.all()) == [other]
+
+
+def test_one_brought_back_with_all_that_it_may_have_needs_no_change(
+    workspace: Workspace, plugin: Approval, owner: User
+) -> None:
+    workspace.plugins.set([plugin])
+    services.delete(workspace, owner)
+    workspace.refresh_from_db()
+    changes.undelete(workspace, owner)
+    assert Workspace.objects.get(pk=workspace.pk).deleted_at is None
+    assert changes.open_change(workspace) is None
 
 
 def test_a_form_from_before_another_release_is_refused(
