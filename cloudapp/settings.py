@@ -27,9 +27,10 @@ LOCAL: bool = env.bool("LOCAL", default=False)
 SECRET_KEY: str = env.str("SECRET_KEY", default="only-for-debugging" if DEBUG else "").strip()
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 # What customers' secrets are encrypted with: the first encrypts, all decrypt.
-ENCRYPTION_KEYS: list[str] = env.list(
-    "ENCRYPTION_KEYS", default=[SECRET_KEY, *SECRET_KEY_FALLBACKS]
-)
+# Empty, or nothing but commas, is as if left out: it must not mean a key that everybody knows.
+ENCRYPTION_KEYS: list[str] = [
+    key.strip() for key in env.list("ENCRYPTION_KEYS", default=[]) if key.strip()
+] or [SECRET_KEY, *SECRET_KEY_FALLBACKS]
 ROUTER_SECRET: str = env.str("ROUTER_SECRET", default="").strip()
 
 CLOUD_URL: str = env.str("CLOUD_URL", default="http://localhost:8000").rstrip("/")
@@ -220,6 +221,8 @@ START_TIMEOUT_SECONDS: float = env.float("START_TIMEOUT_SECONDS", default=60.0)
 # A new plugin set that does not answer for so long is rolled back. Less than WAKE_HOLD_SECONDS, so
 # that nobody who asks meanwhile gets more than a slow answer.
 SWITCH_SECONDS: float = env.float("SWITCH_SECONDS", default=12.0)
+# Of one workspace: builds take turns, and nobody may have all of them.
+CHANGES_PER_HOUR: int = env.int("CHANGES_PER_HOUR", default=20)
 STOP_TIMEOUT_SECONDS: int = env.int("STOP_TIMEOUT_SECONDS", default=30)
 LEASE_SECONDS: float = env.float("LEASE_SECONDS", default=30.0)
 DELETE_GRACE_SECONDS: int = env.int("DELETE_GRACE_SECONDS", default=7 * 86400)

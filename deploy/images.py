@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from django.utils import timezone
 
+from deploy import logs
 from deploy.base_image import PYTHON, Base, BaseImageError, ensure_base
 from deploy.builder import Builder
 from deploy.engines.base import EngineError
@@ -192,7 +193,7 @@ def smoke_test(builder: Builder, inputs: ImageInputs, wheels: list[Path]) -> dic
     command = (*SMOKE_COMMAND, str(ANSWER_SECONDS))
     result = builder.run_once(inputs.reference, command, SMOKE_SECONDS)
     if result.exit_code != 0:
-        tail = "\n".join(result.output.strip().splitlines()[-15:])
+        tail = "\n".join(logs.storable(result.output).strip().splitlines()[-15:])
         raise ImageError(f"The image was built, but does not work:\n{tail}")
     report = _report(result.output)
     found = {normalized(name) for name in report["plugins"]}
@@ -316,9 +317,11 @@ def _only_one(state_dir: Path, digest: str) -> Iterator[None]:
 def _fetched(inputs: ImageInputs, lock: str, state_dir: Path) -> list[Path]:
     architecture = inputs.values["architecture"]
     cache = state_dir / "wheels"
-    keep_wheels(own_wheels(state_dir / "own-wheels"), architecture, PYTHON, cache)
+    own = state_dir / "own-wheels"
+    keep_wheels(own_wheels(own), architecture, PYTHON, cache)
     wheels = fetch_wheels(lock, architecture, PYTHON, cache)
-    refuse_code_at_start(wheels)
+    # Also those from before this software was updated: sets that had them are built anew.
+    refuse_code_at_start(wheels, {described(wheel).sha256 for wheel in own.rglob("*.whl")})
     return wheels
 
 
@@ -343,6 +346,6 @@ def _make(
 
 
 def _record(image: Image, state: Image.State, error: str = "") -> None:
-    image.state, image.error = state, error
+    image.state, image.error = state, logs.storable(error)
     image.built_at = timezone.now() if state == Image.State.READY else image.built_at
     image.save(update_fields=["state", "error", "built_at"])

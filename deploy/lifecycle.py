@@ -105,7 +105,7 @@ def succeed(instance_id: UUID | str) -> Instance:
         if not old.volume or old.purged_at or not old.purge_at or old.purge_at <= timezone.now():
             raise NotAllowed("It is too late: the data has been removed.")
         volume = old.volume
-        _request(old, "succeeded", volume="", purge_at=timezone.now())
+        _request(old, "succeeded", volume="", secrets={}, purge_at=timezone.now())
         return _add(
             Instance(
                 key=secrets.token_urlsafe(32),
@@ -223,10 +223,13 @@ def restart(instance_id: UUID | str) -> None:
 
 
 def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any) -> None:
-    """Change any part of the spec. The generation tells old from new."""
+    """Change any part of the spec. The generation tells old from new.
+
+    Only what is taken back is also written to one that is being deleted, for its successor.
+    """
     with transaction.atomic():
         instance = Instance.objects.select_for_update().get(pk=instance_id)
-        if instance.desired == Desired.ABSENT:
+        if instance.desired == Desired.ABSENT and kind != "roll_back":
             raise NotAllowed("This workspace is being deleted.")
         if kind == "restart" and instance.desired != Desired.RUNNING:
             raise NotAllowed("This workspace is not running: start it instead.")
@@ -463,7 +466,7 @@ def record_purging(lease: Lease, instance: Instance) -> None:
 def record_purged(lease: Lease, instance: Instance, duration_ms: int) -> None:
     """Write that nothing is left of it, and let the successor that waited for this begin."""
     with transaction.atomic():
-        _report(lease, instance, purged_at=timezone.now(), **_DOWN)
+        _report(lease, instance, purged_at=timezone.now(), secrets={}, **_DOWN)
         _note(instance, "purge", duration_ms=duration_ms)
         for successor in Instance.objects.filter(predecessor=instance):
             poke(successor.pk)

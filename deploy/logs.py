@@ -50,7 +50,12 @@ def last_words(instance: Instance) -> str:
 
 def _read(instance: Instance, lines: int) -> str:
     """Return the log without the instance's secrets: a plugin may have written them into it."""
-    return vault.redacted(get_engine().logs(str(instance.pk), lines), instance.secrets)
+    return vault.redacted(storable(get_engine().logs(str(instance.pk), lines)), instance.secrets)
+
+
+def storable(text: str) -> str:
+    """Return a text as Postgres can hold it: without NULs, which what a program says may have."""
+    return text.replace("\0", "")
 
 
 def fetch(instance_id: UUID | str) -> None:
@@ -63,7 +68,6 @@ def fetch(instance_id: UUID | str) -> None:
     with transaction.atomic():
         LogTail.objects.update_or_create(
             instance_id=instance_id,
-            # Postgres holds no NUL characters, a log may.
-            defaults={"text": text.replace("\0", ""), "fetched_at": timezone.now()},
+            defaults={"text": text, "fetched_at": timezone.now()},
         )
         notify.send(instance_id)

@@ -56,12 +56,15 @@ def problem(name: str, value: str) -> str:
 def redacted(text: str, sealed: Mapping[str, str]) -> str:
     """Return a text without the values of these secrets, in case somebody wrote them into it."""
     fernet = _fernet(tuple(settings.ENCRYPTION_KEYS))
+    parts: set[str] = set()
     for token in sealed.values():
         with suppress(InvalidToken):  # one that we cannot read, no container has been given
             value = fernet.decrypt(token.encode()).decode()
-            for part in (value, *value.split()):
-                if len(part) >= SHORTEST_REDACTED:
-                    text = text.replace(part, "•••")
+            parts |= {value, *value.split()}
+    # The longest first: one that holds another one would not be found any more.
+    for part in sorted(parts, key=len, reverse=True):
+        if len(part) >= SHORTEST_REDACTED:
+            text = text.replace(part, "•••")
     return text
 
 

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
-from configparser import ConfigParser
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import Distribution
 from pathlib import Path
 
 from deploy.locks import Lock, Pin, normalized, parse, text_of
@@ -25,11 +26,19 @@ _CHANGED = re.compile(
     r"DO NOT MATCH THE HASHES.*?\n\s+(\S+==\S+) from [^\n]*\n\s+Expected sha256", re.DOTALL
 )
 # What Python runs by itself, at the top of what a wheel unpacks.
-_AT_START = re.compile(
-    r"(?:[^/]+\.data/(?:pure|plat)lib/)?(?:[^/]+\.pth|(?:site|user)customize(?:/.*|\.[^/]+))"
-)
-# Files beside the packages, in the prefix where Python itself lies.
-_INTO_PYTHON = re.compile(r"[^/]+\.data/(?:data/(?!share/|etc/).+|scripts/python[^/]*)")
+_AT_START = re.compile(r"[^/]+\.pth|(?:site|user)customize(?:/.*|\.[^/]+)")
+# Files beside the packages, in the prefix where Python itself lies: what no package need bring.
+_INTO_PYTHON = re.compile(r"data/(?!share/|etc/).+|scripts/python[^/]*")
+# What a wheel may say that it unpacks elsewhere: name.data/<where>/<path>.
+_DATA = re.compile(r"[^/]+\.data/(purelib|platlib|data|scripts|headers)/(.+)")
+_INFO = re.compile(r"([^/]+?)(?:-[^-/]*)?\.(dist|egg)-info(?:/.*)?")
+# Names that are ours, or Datasette's: whoever brings one of them would take its place.
+_TAKEN = {"cloudapp_workspace": "", "datasette": "datasette"}
+# What a build runs, of our own plugins only: see cloudapp_workspace.image_build.
+_BUILD_GROUP = "cloudapp.image_build"
+_ENTRY_POINTS = re.compile(r"[^/]+\.dist-info/entry_points\.txt")
+# Bytes; a large package has a few thousand.
+MAX_ENTRY_POINTS = 1_000_000
 
 
 class WheelsError(Exception):
@@ -163,31 +172,91 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refuse_code_at_start(wheels: Iterable[Path]) -> None:
+def refuse_code_at_start(wheels: Iterable[Path], ours: Collection[str] = ()) -> None:
     """Raise WheelsError for what would have Python run its code unasked, or change Python itself.
 
     Every Python in the image would run it, before our own code and whoever it is started by.
+    `ours` are the sha256 of our own plugins: they alone may have a build run something.
     """
     for wheel in wheels:
-        with zipfile.ZipFile(wheel) as archive:
+        package = package_of(wheel)
+        with _opened(wheel) as archive:
             for name in archive.namelist():
-                if _AT_START.fullmatch(name) or _INTO_PYTHON.fullmatch(name):
+                if words := _trouble_with(name, package):
                     raise WheelsError(
-                        f"{package_of(wheel)} holds {name}, which runs code whenever Python "
-                        "starts, or changes Python itself. Such packages are not installed."
+                        f"{package} holds {name!r}, which {words}. Such packages are not installed."
                     )
+        if _sha256(wheel) not in ours and _BUILD_GROUP in _offers(wheel):
+            raise WheelsError(
+                f"{package} wants to run code while an image is built: only ours may."
+            )
+
+
+def _trouble_with(name: str, package: str) -> str:
+    """Return what speaks against a file in a wheel, in words; else nothing."""
+    # Directories end with a slash.
+    if "\\" in name or {"", ".", ".."} & set(name.removesuffix("/").split("/")):
+        return "is no plain path"
+    where, landing = _landing(name)
+    if _INTO_PYTHON.fullmatch(f"{where}/{landing}") or _AT_START.fullmatch(landing):
+        return "runs code whenever Python starts, or changes Python itself"
+    if where in ("data", "scripts", "headers"):  # beside the packages
+        return ""
+    top = landing.split("/")[0].split(".")[0].lower()
+    if _TAKEN.get(top, package) != package:
+        return f"takes the place of {top}"
+    info = _INFO.fullmatch(landing)
+    if info and (info[2] == "egg" or normalized(info[1]) != package):
+        return "speaks for another package"
+    return ""
+
+
+def _landing(name: str) -> tuple[str, str]:
+    """Return where a file of a wheel is unpacked, in pip's words, and the path there."""
+    data = _DATA.fullmatch(name)
+    return (data[1], data[2]) if data else ("purelib", name)
+
+
+@contextmanager
+def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a wheel. Whatever is wrong with the file is a WheelsError that names it."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            yield archive
+    except WheelsError:
+        raise
+    except Exception as error:  # zipfile and what parses it raise a dozen kinds
+        raise WheelsError(f"{wheel.name} is broken: {type(error).__name__}.") from error
 
 
 def datasette_plugins(wheels: list[Path]) -> frozenset[str]:
-    """The packages among these that Datasette loads as plugins, by normalized name."""
-    return frozenset(package_of(wheel) for wheel in wheels if _is_plugin(wheel))
+    """The packages among these that Datasette loads as plugins, by normalized name.
+
+    Raises WheelsError.
+    """
+    return frozenset(package_of(wheel) for wheel in wheels if "datasette" in _offers(wheel))
 
 
-def _is_plugin(wheel: Path) -> bool:
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.endswith(".dist-info/entry_points.txt"):
-                entry_points = ConfigParser(delimiters=("=",), strict=False)
-                entry_points.read_string(archive.read(name).decode())
-                return entry_points.has_section("datasette")
-    return False
+class _Offers(Distribution):
+    """Has Python itself read what a package offers, as it will in the image."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def read_text(self, filename: str) -> str | None:
+        return self._text if filename == "entry_points.txt" else None
+
+    def locate_file(self, path: object) -> Path:
+        raise FileNotFoundError(path)
+
+
+def _offers(wheel: Path) -> set[str]:
+    """Return the groups of entry points that a wheel has. Raises WheelsError."""
+    groups: set[str] = set()
+    with _opened(wheel) as archive:
+        for entry in archive.infolist():
+            if _ENTRY_POINTS.fullmatch(_landing(entry.filename)[1]):
+                if entry.file_size > MAX_ENTRY_POINTS:
+                    raise WheelsError(f"{wheel.name} is broken: its entry points are too many.")
+                groups |= _Offers(archive.read(entry).decode()).entry_points.groups
+    return groups

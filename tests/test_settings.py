@@ -19,11 +19,11 @@ PRODUCTION = {
 }
 
 
-def start(**changes: str | None) -> subprocess.CompletedProcess[str]:
+def start(*, show: str = "", **changes: str | None) -> subprocess.CompletedProcess[str]:
     """Import the settings in a process of its own, as every process of the product does."""
     environment = {**PRODUCTION, **changes}
     return subprocess.run(
-        [sys.executable, "-c", "import cloudapp.settings"],
+        [sys.executable, "-c", f"import cloudapp.settings as s; print({show})"],
         cwd=PROJECT,
         env={name: value for name, value in environment.items() if value is not None},
         capture_output=True,
@@ -79,3 +79,17 @@ def test_local_lets_plain_http_on_localhost_names_only() -> None:
     assert start(**local).returncode == 0
     assert start(**local | {"CLOUD_URL": "http://cloud.example.com"}).returncode != 0
     assert start(**local | {"LOCAL": None}).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (None, [STRONG]),
+        ("", [STRONG]),
+        (" , ,", [STRONG]),
+        (" new , old ,", ["new", "old"]),
+    ],
+)
+def test_no_key_that_everybody_knows_encrypts(keys: str | None, expected: list[str]) -> None:
+    done = start(show="s.ENCRYPTION_KEYS", ENCRYPTION_KEYS=keys)
+    assert done.stdout.strip() == str(expected)

@@ -271,8 +271,8 @@ class Rebuilds:
 
 
 def users_of(approval: Approval) -> list[Workspace]:
-    """Return the workspaces that run an approved version."""
-    running = Q(plugins=approval)
+    """Return the workspaces that run an approved version, or are about to."""
+    running = Q(plugins=approval) | Q(changes__state=Change.State.OPEN, changes__wanted=approval)
     if approval.required:  # nobody switched it on: their images tell
         packages = {approval.plugin.name: approval.version}
         running |= Q(

@@ -13,22 +13,26 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import User
 from deploy import images, lifecycle, locks, logs, notify, vault
 from deploy.builder import Builder
+from deploy.engines.base import EngineError
 from deploy.images import BuildStep, ImageError
 from deploy.models import Image, Instance
 from deploy.states import Desired
-from workspaces import sets
+from workspaces import services, sets
 from workspaces.models import Activity, Approval, Change, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import Refused
 
@@ -39,7 +43,14 @@ SWITCH_ATTEMPTS = 2
 
 
 class ChangeFailed(Exception):
-    """A change cannot be made. The text names the cause, for the owner."""
+    """A change cannot be made. The text names the cause, for all members.
+
+    `detail` is what a program said of it, for those who may read logs.
+    """
+
+    def __init__(self, words: str, detail: str = "") -> None:
+        super().__init__(words)
+        self.detail = detail
 
 
 # --- asking --------------------------------------------------------------------------------------
@@ -75,12 +86,12 @@ def _ask(  # noqa: PLR0917 - each is another thing
     rollout: Rollout | None = None,
 ) -> Change:
     _refuse_conflicts(release, wanted)
+    given = sealed(secrets)
+    if missing := sets.missing_secrets(workspace, wanted, given):
+        raise Refused(f"Still needed: {', '.join(missing)}.")
     try:
         with transaction.atomic():
-            set_secrets(workspace, secrets)
-            if missing := sets.missing_secrets(workspace, wanted):
-                raise Refused(f"Still needed: {', '.join(missing)}.")
-            return _open(workspace, by, release, wanted, rollout)
+            return _open(workspace, by, release, wanted, given, rollout)
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
@@ -94,21 +105,30 @@ def _refuse_conflicts(release: Release, wanted: Iterable[Approval]) -> None:
         raise Refused(str(conflict)) from conflict
 
 
-def _open(
+def _open(  # noqa: PLR0917 - each is another thing
     workspace: Workspace,
     by: User | None,
     release: Release,
     wanted: list[Approval],
+    given: dict[str, str],
     rollout: Rollout | None,
 ) -> Change:
-    current = Workspace.objects.select_related("instance", "release").get(pk=workspace.pk)
+    current = _locked(workspace.pk, wanted)
+    if release.pk != current.release_id and release.pk == workspace.release_id:
+        raise Refused("Another release was switched to just now. Look again, then try again.")
     if current.deleted_at is not None:
         raise Refused("This workspace is deleted. Bring it back first.")
+    if rollout is None and not (by and by.is_staff) and _asked_often(current):
+        raise Refused(
+            f"This workspace has asked for {settings.CHANGES_PER_HOUR} changes in an hour, as many "
+            "as it may. Choose all that you want at once, and try again later."
+        )
     change = Change.objects.create(
         workspace=current,
         by=by,
         release=release,
         rollout=rollout,
+        secrets=given,
         old_release=current.release,
         old_image_id=current.instance.image_id,
     )
@@ -117,6 +137,25 @@ def _open(
     _tell(change)
     transaction.on_commit(partial(send, change.pk))
     return change
+
+
+def _asked_often(workspace: Workspace) -> bool:
+    """Whether a workspace had its share of the builds, which all workspaces take turns at."""
+    lately = timezone.now() - timedelta(hours=1)
+    mine = workspace.changes.filter(at__gte=lately, rollout=None)
+    return mine.count() >= settings.CHANGES_PER_HOUR
+
+
+def _locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:
+    """Hold what is wanted and what is on, then a workspace and its instance, as they are now.
+
+    In the order of a withdrawal, which holds an approval and then changes workspaces.
+    """
+    either = Q(pk__in=[approval.pk for approval in wanted]) | Q(workspaces=workspace_id)
+    keys = set(Approval.objects.filter(either).values_list("pk", flat=True))
+    list(Approval.objects.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk"))
+    rows = Workspace.objects.select_for_update(of=("self", "instance"))
+    return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
 
 
 def send(pk: int) -> None:
@@ -147,6 +186,23 @@ def without_plugin(workspace: Workspace, by: User | None, plugin: Plugin) -> Cha
     running = sets.names_of(workspace.plugins.select_related("plugin"))
     may_stay = sets.names_of(sets.available(workspace))
     return request(workspace, by, (running & may_stay) - {plugin.name})
+
+
+def undelete(workspace: Workspace, by: User) -> None:
+    """Bring a deleted workspace back, and ask for a change where something was withdrawn meanwhile.
+
+    Whoever withdrew it asked nothing of workspaces that were deleted. Raises Refused.
+    """
+    services.undelete(workspace, by)
+    current = Workspace.objects.select_related("instance", "plan", "release").get(pk=workspace.pk)
+    withdrawn = current.plugins.filter(state=Approval.State.WITHDRAWN)
+    if workspace.deleted_at is None or not withdrawn.exists():
+        return
+    running = sets.names_of(current.plugins.select_related("plugin"))
+    try:
+        request(current, by, running & sets.names_of(sets.available(current)))
+    except Refused as refusal:  # it is back all the same, and its page says what leaves
+        logger.warning("%s keeps what was withdrawn: %s", current, refusal)
 
 
 def to_release(
@@ -187,29 +243,55 @@ def open_change(workspace: Workspace) -> Change | None:
 # --- secrets -------------------------------------------------------------------------------------
 
 
-def set_secrets(workspace: Workspace, values: Mapping[str, str]) -> None:
-    """Keep some secrets for the next container; an empty value leaves the old one as it is.
+def sealed(values: Mapping[str, str]) -> dict[str, str]:
+    """Return secrets as they are kept; an empty value says nothing.
 
     Raises Refused for a name or a value that no container may get.
     """
     for name, value in values.items():
         if words := vault.problem(name, value):
             raise Refused(words)
-    given = {name: vault.seal(value) for name, value in values.items() if value}
-    if given:
-        _save_secrets(workspace, lambda kept: {**kept, **given})
+    return {name: vault.seal(value) for name, value in values.items() if value}
 
 
 def remove_secret(workspace: Workspace, name: str) -> None:
     """Forget a secret."""
-    _save_secrets(workspace, lambda kept: {k: v for k, v in kept.items() if k != name})
-
-
-def _save_secrets(workspace: Workspace, change: Any) -> None:
     with transaction.atomic():
         instance = Instance.objects.select_for_update().get(pk=workspace.instance_id)
-        lifecycle.set_secrets(instance.pk, change(instance.secrets))
-        workspace.instance.secrets = change(instance.secrets)
+        kept = {k: v for k, v in instance.secrets.items() if k != name}
+        lifecycle.set_secrets(instance.pk, kept)
+
+
+def reseal_secrets() -> int:
+    """Encrypt all secrets with the first key; return how many instances have any.
+
+    Those of changes that are under way too. All or none: raises vault.Unreadable.
+    """
+    with transaction.atomic():
+        done = lifecycle.reseal_secrets()
+        for change in Change.objects.select_for_update().filter(state=Change.State.OPEN):
+            change.secrets = vault.reseal(change.secrets)
+            change.old_secrets = vault.reseal(change.old_secrets)
+            change.save(update_fields=["secrets", "old_secrets"])
+    return done
+
+
+def _put_in(change: Change) -> None:
+    """Put a change's secrets into its instance; both rows' are read anew: keys are rotated."""
+    change.refresh_from_db(fields=["secrets"])
+    had = change.workspace.instance.secrets
+    change.old_secrets = {name: had[name] for name in change.secrets if name in had}
+    _save(change, "old_secrets")
+    lifecycle.set_secrets(change.workspace.instance_id, had | change.secrets)
+
+
+def _take_out(change: Change) -> None:
+    """Put back what there was before; what was forgotten meanwhile stays forgotten."""
+    change.refresh_from_db(fields=["secrets", "old_secrets"])
+    has = change.workspace.instance.secrets
+    kept = {name: value for name, value in has.items() if name not in change.secrets}
+    back = {name: value for name, value in change.old_secrets.items() if name in has}
+    lifecycle.set_secrets(change.workspace.instance_id, kept | back)
 
 
 # --- doing, in a worker --------------------------------------------------------------------------
@@ -225,7 +307,9 @@ def run(pk: int, builder: Builder) -> None:
             if change.step != Step.SWITCH:
                 _begin_switch(change, _built(change, builder))
             _see_through(change)
-        except (ChangeFailed, lifecycle.NotAllowed) as error:
+        except ChangeFailed as error:
+            _finish(change, Change.State.FAILED, str(error), error.detail)
+        except lifecycle.NotAllowed as error:
             _finish(change, Change.State.FAILED, str(error))
 
 
@@ -252,7 +336,7 @@ def _built(change: Change, builder: Builder) -> Image:
     """Return the image that is wanted, built and tried out. Raises ChangeFailed."""
     try:
         return _build(change, builder)
-    except (ChangeFailed, DatabaseError):
+    except (ChangeFailed, OperationalError, InterfaceError):  # the database is away: later, then
         raise
     except Exception as error:  # or else it would be tried again for ever
         logger.exception("%s cannot be built", change)
@@ -287,9 +371,17 @@ def _build(change: Change, builder: Builder) -> Image:
         # From here on nobody prunes it; just before, somebody may have.
         change.image = ensure()
     except ImageError as error:
-        raise ChangeFailed(str(error)) from error
+        raise _told_apart(error) from error
     clock.end()
     return image
+
+
+def _told_apart(error: ImageError) -> ChangeFailed:
+    """Tell our words, which come first, from what pip, an image or the engine said."""
+    if isinstance(error.__cause__, EngineError):
+        return ChangeFailed("The container engine did not make the image.", str(error))
+    words, _, detail = str(error).partition("\n")
+    return ChangeFailed(f"{words.removesuffix(':')}." if words.endswith(":") else words, detail)
 
 
 def _resolved(change: Change) -> str:
@@ -299,7 +391,7 @@ def _resolved(change: Change) -> str:
         raise ChangeFailed(words)
     try:
         # Not only when the new container is made: then the old one would be gone.
-        vault.open_all(change.workspace.instance.secrets)
+        vault.open_all(change.workspace.instance.secrets | change.secrets)
         return sets.lock_of(change.release, wanted)
     except (locks.Conflict, vault.Unreadable) as error:
         raise ChangeFailed(str(error)) from error
@@ -307,9 +399,16 @@ def _resolved(change: Change) -> str:
 
 def _begin_switch(change: Change, image: Image) -> None:
     """Have the instance run the new image. In one piece: whoever finds this step finds it done."""
-    workspace = change.workspace
+    wanted = list(change.wanted.select_related("plugin"))
     with transaction.atomic():
+        workspace = change.workspace = _locked(change.workspace_id, wanted)
+        if workspace.deleted_at is not None:
+            raise ChangeFailed("The workspace was deleted meanwhile.")
+        # Once more, for building takes a while: what was taken back meanwhile does not go in.
+        if words := _not_allowed(workspace, change.release, wanted):
+            raise ChangeFailed(words)
         _Clock(change).begin(Step.SWITCH)
+        _put_in(change)
         wanted = change.wanted.select_related("plugin")
         _have_run(change, "change_plugins", image, change.release, wanted)
         # One that sleeps is tried out too, and not by whoever wakes it.
@@ -333,22 +432,49 @@ def _see_through(change: Change) -> None:
     """Wait for what comes of the switch: done, or back to the old image."""
     clock = _Clock(change)
     clock.begin(Step.SWITCH)
-    words = _trouble(change.workspace.instance_id)
+    over = False
+    while not over:
+        watched = change.workspace.instance_id
+        over = _conclude(change, clock, watched, _trouble(watched))
+
+
+def _conclude(change: Change, clock: "_Clock", watched: Any, trouble: "Trouble | None") -> bool:
+    """Write down how it ended. Return whether it did: not where another instance runs by now.
+
+    What was deleted meanwhile, no container has tried out: it is brought back with the old set.
+    """
     with transaction.atomic():
-        if words:
+        change.workspace = _locked(change.workspace_id, change.wanted.all())
+        deleted = change.workspace.deleted_at is not None
+        if not deleted and change.workspace.instance_id != watched:
+            return False
+        if trouble or deleted:
+            _take_out(change)
             old = change.old_plugins.select_related("plugin")
             _have_run(change, "roll_back", change.old_image, change.old_release, old)
-            _finish(change, Change.State.ROLLED_BACK, words)
-            return
+            if deleted or trouble is None:
+                _finish(change, Change.State.FAILED, "The workspace was deleted meanwhile.")
+            else:
+                _finish(change, Change.State.ROLLED_BACK, trouble.words, trouble.said)
+            return True
         clock.end()
         change.workspace.plugins.set(change.wanted.all())
         Workspace.objects.filter(pk=change.workspace_id).update(release=change.release)
         _note(change)
         _finish(change, Change.State.DONE)
+    return True
 
 
-def _trouble(instance_id: Any) -> str:
-    """Wait until the instance runs as it should; return what is wrong with it, else nothing.
+@dataclass(frozen=True)
+class Trouble:
+    """What is wrong with a new container, and what it said of it itself."""
+
+    words: str
+    said: str = ""
+
+
+def _trouble(instance_id: Any) -> Trouble | None:
+    """Wait until the instance runs as it should; return what is wrong with it, if anything is.
 
     One that is not meant to run gets the new image at its next start.
     """
@@ -362,15 +488,14 @@ def _trouble(instance_id: Any) -> str:
     notify.wait_until(instance_id, settled, seconds)
     instance = Instance.objects.get(pk=instance_id)
     if instance.desired != Desired.RUNNING or _is_up(instance):
-        return ""
+        return None
     what = instance.last_error or (
         f"It started, but did not answer within {settings.SWITCH_SECONDS:.0f} s."
         if _hangs(instance)
         else "It was not up in time."
     )
     words = f"The new set did not come up, so that the old one is back. {what}"
-    said = logs.last_words(instance)
-    return f"{words} Its last words: {said}" if said else words
+    return Trouble(words, logs.last_words(instance))
 
 
 def _is_up(instance: Instance) -> bool:
@@ -427,9 +552,12 @@ def _tell(change: Change) -> None:
     notify.send(change.workspace.instance_id, step=True)
 
 
-def _finish(change: Change, state: Change.State, error: str = "") -> None:
-    change.state, change.error, change.finished_at = state, error, timezone.now()
-    _save(change, "state", "error", "finished_at")
+def _finish(change: Change, state: Change.State, error: str = "", detail: str = "") -> None:
+    change.state = state
+    change.error, change.detail = logs.storable(error), logs.storable(detail)
+    change.finished_at = timezone.now()
+    change.secrets, change.old_secrets = {}, {}
+    _save(change, "state", "error", "detail", "finished_at", "secrets", "old_secrets")
 
 
 def _note(change: Change) -> None:

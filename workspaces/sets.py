@@ -75,10 +75,12 @@ def spec_of(workspace: Workspace, release: Release, chosen: Iterable[Approval]) 
     )
 
 
-def missing_secrets(workspace: Workspace, chosen: Iterable[Approval]) -> list[str]:
-    """Return the names of what these plugins need and the workspace has no value for."""
+def missing_secrets(
+    workspace: Workspace, chosen: Iterable[Approval], given: Iterable[str] = ()
+) -> list[str]:
+    """Return the names of what these plugins need and no value is kept for, or given."""
     names = [need["name"] for approval in chosen for need in approval.needs]
-    return sorted(set(names) - set(workspace.instance.secrets))
+    return sorted(set(names) - set(workspace.instance.secrets) - set(given))
 
 
 def names_of(approvals: Iterable[Approval]) -> set[str]:

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from accounts.models import User
 from deploy import logs
-from workspaces import access, history, progress, services, slugs
+from workspaces import access, changes, history, progress, services, slugs
 from workspaces.forms import DeleteForm, NewWorkspaceForm, RenameForm
 from workspaces.models import Member, Workspace
 
@@ -215,7 +215,7 @@ def _deed(
 start = _deed("start")(services.start)
 stop = _deed("stop")(services.stop)
 restart = _deed("restart")(services.restart)
-undelete = _deed("undelete")(services.undelete)
+undelete = _deed("undelete")(changes.undelete)
 
 
 @signed_in

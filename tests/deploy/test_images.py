@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
@@ -25,6 +26,7 @@ from deploy.images import (
 )
 from deploy.models import Image
 from deploy.wheels import WheelsError, datasette_plugins, fetch_wheels, locked_versions, verified
+from tests import factories
 from tests.deploy.workspace_support import ALPHA
 
 WHEELS = Path(settings.STATE_DIR) / "wheels"
@@ -229,6 +231,84 @@ def test_plugins_are_found_by_their_entry_point(tmp_path: Path) -> None:
     assert datasette_plugins([plugin, script, plain]) == {"datasette-birds"}
 
 
+def wheel_with(directory: Path, name: str, text: bytes = b"") -> Path:
+    """A plugin's wheel with one more file in it."""
+    path = make_wheel(directory, "datasette_birds")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../owl.py", "/owl.py", "a//owl.py", "./owl.pth", "a/./owl.py", "a\\..\\owl.py"),
+        *("owl.pth", "sitecustomize.py", "usercustomize/__init__.py"),
+        *("birds.data/purelib/owl.pth", "birds.data/platlib/sitecustomize.py"),
+        *("birds.data/data/lib/owl.pth", "birds.data/scripts/python3"),
+        *("birds.data/data/share/../lib/owl.pth", "birds.data/headers//owl.h"),
+        *("owl-1.0.dist-info/entry_points.txt", "birds.data/purelib/owl-1.0.dist-info/METADATA"),
+        *("owl.egg-info", "datasette_birds-1.0.egg-info/entry_points.txt"),
+        *("cloudapp_workspace/guard.py", "cloudapp_workspace.py", "datasette/app.py"),
+        "birds.data/platlib/datasette/app.py",
+    ],
+)
+def test_a_file_that_takes_the_place_of_something_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WheelsError, match=r"datasette-birds holds .*, which"):
+        wheels.refuse_code_at_start([wheel_with(tmp_path, name)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("datasette_birds/datasette/x.py", "datasette_birds/", "datasette_birds/x.pth"),
+        *("birds.data/data/share/man/owl.1", "birds.data/scripts/owl", "birds.data/headers/owl.h"),
+        *("datasette_birds/_vendor/owl-1.0.dist-info/METADATA", "birds.data/purelib/owl.py"),
+    ],
+)
+def test_a_file_in_its_own_place_is_taken(tmp_path: Path, name: str) -> None:
+    wheels.refuse_code_at_start([wheel_with(tmp_path, name)])
+
+
+def test_datasette_itself_is_taken(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path, "datasette")
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("datasette/app.py", "")
+    wheels.refuse_code_at_start([wheel])
+
+
+@pytest.mark.parametrize("before", ["", "  ", "[datasette]\nbirds = birds\n  "])
+def test_only_our_own_have_a_build_run_something(tmp_path: Path, before: str) -> None:
+    text = f"{before}[cloudapp.image_build]\nbake = birds:bake\n"
+    wheel = make_wheel(tmp_path, "datasette_birds", text)
+    with pytest.raises(WheelsError, match="only ours may"):
+        wheels.refuse_code_at_start([wheel])
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    wheels.refuse_code_at_start([wheel], {digest})
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe", b"[datasette]\nno equals sign\n", b" " * (wheels.MAX_ENTRY_POINTS + 1)]
+)
+def test_a_wheel_with_broken_entry_points_is_named(tmp_path: Path, text: bytes) -> None:
+    wheel = wheel_with(tmp_path, "datasette_birds-1.0.dist-info/entry_points.txt", text)
+    for read in (wheels.datasette_plugins, wheels.refuse_code_at_start):
+        with pytest.raises(WheelsError, match=r"datasette_birds-1\.0.*broken"):
+            read([wheel])
+
+
+def test_what_is_no_wheel_is_named(tmp_path: Path) -> None:
+    wheel = tmp_path / "datasette_birds-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"no zip")
+    with pytest.raises(WheelsError, match=r"datasette_birds-1\.0.*broken"):
+        wheels.refuse_code_at_start([wheel])
+
+
+def test_the_wheels_of_every_release_are_taken() -> None:
+    found = [wheel for wheel in WHEELS.rglob("*.whl") if "enrichments_python" not in wheel.name]
+    wheels.refuse_code_at_start(found)
+
+
 # --- the base ----------------------------------------------------------------------------------
 
 
@@ -366,3 +446,15 @@ def test_the_context_holds_what_is_needed_and_nothing_else() -> None:
 
 def test_wheels_module_knows_names_as_indexes_do() -> None:
     assert wheels.normalized("Datasette_Upload.CSVs") == "datasette-upload-csvs"
+
+
+@pytest.mark.django_db
+def test_what_an_image_says_with_a_nul_can_be_kept() -> None:
+    said = SimpleNamespace(exit_code=1, output="no \0birds")
+    fake = SimpleNamespace(run_once=lambda *args: said)
+    with pytest.raises(ImageError, match="no birds"):
+        images.smoke_test(fake, ImageInputs({}), [])  # type: ignore[arg-type]
+    row = factories.make_image()
+    images._record(row, Image.State.FAILED, "no \0birds")
+    row.refresh_from_db()
+    assert row.error == "no birds"

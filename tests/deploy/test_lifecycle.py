@@ -195,6 +195,7 @@ def test_the_database_holds_no_nonsense(wrong: dict[str, Any]) -> None:
 
 def test_undoing_makes_a_successor_with_the_data() -> None:
     old = new(memory_mb=1024, internet=True)
+    put(old, secrets={"KEY": "sealed"})
     delete(old)
     heir = lifecycle.succeed(old.pk)
     now = fresh(old)
@@ -203,6 +204,7 @@ def test_undoing_makes_a_successor_with_the_data() -> None:
     assert (heir.memory_mb, heir.internet, heir.image_id) == (1024, True, old.image_id)
     assert heir.key != old.key
     assert heir.pk != old.pk
+    assert (heir.secrets, now.secrets) == ({"KEY": "sealed"}, {})
     with pytest.raises(NotAllowed, match="too late"):
         lifecycle.succeed(old.pk)
 
@@ -381,6 +383,12 @@ def test_what_ran_for_a_while_did_not_fail_at_starting(seconds: float, attempts:
     assert bool(now.next_attempt_at) is bool(attempts)
     assert (now.ready, now.observed) == (False, Observed.EXITED)
     assert now.last_error == "It stopped by itself."
+
+
+def test_a_purge_leaves_no_secrets() -> None:
+    lease, known = held(put(new(), secrets={"KEY": "sealed"}))
+    lifecycle.record_purged(lease, known, 5)
+    assert fresh(known).secrets == {}
 
 
 def test_a_purge_wakes_the_successor() -> None:

@@ -191,11 +191,16 @@ def assert_nobody_notices(place: Place, name: str, words: str) -> None:
     with place.visited() as visitor:
         change = place.change(name)
     assert change.state == "failed"
-    assert re.search(words, change.error, re.DOTALL), change.error
+    assert re.search(words, told_of(change), re.DOTALL), told_of(change)
     assert not visitor.lost
     assert not visitor.longest_hold
     assert (place.inspect()["Id"], place.row.instance.generation) == before
     assert not place.row.plugins.exists()
+
+
+def told_of(change: Change) -> str:
+    """What an owner reads."""
+    return f"{change.error} {change.detail}"
 
 
 def test_a_tampered_wheel_is_refused(world: World, place: Place) -> None:
@@ -220,7 +225,7 @@ def test_a_build_runs_nothing_of_what_it_unpacks(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even if such a wheel got that far: what it would write is not in the image."""
-    monkeypatch.setattr(images, "refuse_code_at_start", lambda wheels: None)
+    monkeypatch.setattr(images, "refuse_code_at_start", lambda *args: None)
     monkeypatch.setattr(images, "smoke_test", lambda *args: None)
     mark = code.MARK.format(marker="/opt/further/ran")
     name = world.plugin("datasette-runs", "", files={"runs.pth": f"import pathlib; {mark}"})
@@ -281,13 +286,13 @@ def assert_rolled_back(world: World, wheel: Path, words: str) -> None:
     with place.visited() as visitor:
         change = place.change(plugin, secrets={"OWL_KEY": VALUE})
         place.wait_ready()
-    print(f"\n{plugin}: held for {visitor.longest_hold:.2f} s. {change.error}")
+    print(f"\n{plugin}: held for {visitor.longest_hold:.2f} s. {told_of(change)}")
     assert change.state == "rolled back"
-    assert re.search(words, change.error), change.error
-    assert VALUE not in change.error
+    assert re.search(words, told_of(change)), told_of(change)
+    assert VALUE not in told_of(change)
     assert not visitor.lost
     after = place.row.instance
-    for part in ("image", "internet", "plugin_settings"):
+    for part in ("image", "internet", "plugin_settings", "secrets"):
         assert getattr(after, part) == getattr(before, part)
     assert place.inspect()["Config"]["Image"] == before.image.reference
     assert place.rows("poison.db") == 1
@@ -359,7 +364,7 @@ def test_a_worker_killed_at_rolling_back_is_followed_by_another(
         done = world.finished(change)
         place.wait_ready()
     assert done.state == "rolled back"
-    assert "RuntimeError: bad" in done.error
+    assert "RuntimeError: bad" in done.detail
     assert place.row.instance.image == image
     assert not visitor.lost
 
@@ -511,7 +516,7 @@ def test_a_lost_key_touches_nothing_that_runs(
     world: World, owls: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = world.workspace()
-    changes.set_secrets(place.row, {"OWL_TOKEN": VALUE})
+    lifecycle.set_secrets(place.row.instance_id, changes.sealed({"OWL_TOKEN": VALUE}))
     monkeypatch.setattr(settings, "ENCRYPTION_KEYS", ["a key that never sealed anything"])
     assert_nobody_notices(place, owls, "The secret OWL_TOKEN was encrypted with a key that")
 
@@ -526,7 +531,7 @@ def test_a_lost_key_touches_nothing_that_runs(
 )
 def test_a_secret_takes_the_place_of_nothing(place: Place, name: str) -> None:
     with pytest.raises(Refused, match="cannot be named"):
-        changes.set_secrets(place.row, {name: "value"})
+        changes.sealed({name: "value"})
     instance = place.row.instance
     instance.secrets = {name: vault.seal("value")}  # as if it had got into the row
     environment = spec_of(instance).environment
@@ -534,10 +539,10 @@ def test_a_secret_takes_the_place_of_nothing(place: Place, name: str) -> None:
     assert environment["INSTANCE_KEY"] == instance.key
 
 
-def test_a_value_that_no_container_can_have_is_refused(place: Place) -> None:
+def test_a_value_that_no_container_can_have_is_refused() -> None:
     for value in ("with\0nul", "x" * 20_000):
         with pytest.raises(Refused, match="The value of OWL_KEY") as raised:
-            changes.set_secrets(place.row, {"OWL_KEY": value})
+            changes.sealed({"OWL_KEY": value})
         assert value not in str(raised.value)
 
 

@@ -2,17 +2,19 @@
 
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from pytest_django import Settings
 
 from accounts.models import User
 from deploy import lifecycle, locks, vault
 from deploy.locks import Pin
 from tests import factories
 from tests.workspaces.html import Page
-from workspaces import changes, sets
+from workspaces import access, changes, sets
 from workspaces.models import Approval, Change, Grant, Plugin, Role, Step, Workspace
 from workspaces.plugin_views import steps_of
 
@@ -138,6 +140,24 @@ def test_one_change_at_a_time(client_of_owner: Client, workspace: Workspace) -> 
     assert Change.objects.count() == 1
 
 
+def test_nobody_takes_all_the_turns(
+    client_of_owner: Client, workspace: Workspace, owner: User, settings: Settings
+) -> None:
+    settings.CHANGES_PER_HOUR = 2
+    approve("datasette-one")
+    for _ in range(2):
+        finished(workspace, Change.State.FAILED)
+    refused = post(client_of_owner, "datasette-one")
+    assert refused.status_code == 422
+    assert "2 changes in an hour" in refused.content.decode()
+    other = factories.make_workspace(owner, "birds")
+    assert changes.request(other, owner, ["datasette-one"])
+    operator = factories.make_user(is_staff=True)
+    change = changes.request(workspace, operator, ["datasette-one"])
+    Change.objects.update(state=Change.State.FAILED, at=change.at - timedelta(hours=1))
+    assert post(client_of_owner, "datasette-one").status_code == 302
+
+
 @pytest.mark.parametrize("name", ["datasette-closed", "datasette-unknown", "../etc", ""])
 def test_what_is_not_offered_is_refused(
     client_of_owner: Client, workspace: Workspace, name: str
@@ -191,9 +211,9 @@ def test_what_a_plugin_needs_is_asked_for_kept_sealed_and_never_shown(
     refused = post(client_of_owner, "datasette-one")
     assert "Still needed: MAP_KEY" in refused.content.decode()
     assert post(client_of_owner, "datasette-one", **{"secret-MAP_KEY": SECRET}).status_code == 302
-    workspace.instance.refresh_from_db()
-    assert SECRET not in str(workspace.instance.secrets)
-    assert vault.open_all(workspace.instance.secrets) == {"MAP_KEY": SECRET}
+    kept = Change.objects.get().secrets
+    assert SECRET not in str(kept)
+    assert vault.open_all(kept) == {"MAP_KEY": SECRET}
     assert SECRET not in offered(client_of_owner)
     spec = sets.spec_of(workspace, workspace.release, [approval])
     assert spec.plugin_settings == {"datasette-one": {"key": {"$env": "MAP_KEY"}}}
@@ -204,15 +224,24 @@ def test_a_secret_that_nothing_needs_is_not_kept(
 ) -> None:
     approve("datasette-one", needs=NEEDS)
     post(client_of_owner, **{"secret-INSTANCE_KEY": SECRET, "secret-PATH": SECRET})
-    workspace.instance.refresh_from_db()
-    assert workspace.instance.secrets == {}
+    assert Change.objects.get().secrets == {}
+
+
+def test_what_a_refused_form_did_not_keep_is_not_said_to_be_kept(
+    client_of_owner: Client, workspace: Workspace
+) -> None:
+    approve("datasette-one", needs=NEEDS)
+    changes.request(workspace, None, [])
+    refused = post(client_of_owner, "datasette-one", **{"secret-MAP_KEY": SECRET})
+    assert refused.status_code == 422
+    assert "Kept. Type to replace it." not in refused.content.decode()
 
 
 def test_an_empty_field_leaves_a_secret_as_it_is_and_forget_forgets_it(
     client_of_owner: Client, workspace: Workspace
 ) -> None:
     approve("datasette-one", needs=NEEDS)
-    changes.set_secrets(workspace, {"MAP_KEY": SECRET})
+    lifecycle.set_secrets(workspace.instance_id, changes.sealed({"MAP_KEY": SECRET}))
     assert post(client_of_owner, "datasette-one", **{"secret-MAP_KEY": ""}).status_code == 302
     workspace.instance.refresh_from_db()
     assert vault.open_all(workspace.instance.secrets) == {"MAP_KEY": SECRET}
@@ -243,6 +272,24 @@ def test_what_went_wrong_is_said(
     assert "It crashed: &lt;b&gt;boom&lt;/b&gt;" in page
     assert [line.state for line in steps_of(change)] == [*["done"] * 4, "failed"]
     assert 'id="do-roll-back"' not in page
+
+
+@pytest.mark.parametrize("state", [Change.State.FAILED, Change.State.ROLLED_BACK], ids=str)
+@pytest.mark.parametrize("role", list(Role), ids=str)
+def test_only_who_may_read_logs_reads_what_a_program_said(
+    workspace: Workspace, role: Role, state: Change.State
+) -> None:
+    approve("datasette-one")
+    change = finished(workspace, state, "It crashed.")
+    Change.objects.filter(pk=change.pk).update(detail="OwlError: <row 7>")
+    member = factories.make_user()
+    factories.add_member(workspace, member, role)
+    client = Client()
+    client.force_login(member)
+    for page in (offered(client), offered(client, f"{ADDRESS}live/?seen=old")):
+        assert "It crashed." in page
+        shown = "OwlError: &lt;row 7&gt;" in page
+        assert shown is access.is_at_least(role, access.NEEDS["read_logs"])
 
 
 def test_going_back_is_one_click(client_of_owner: Client, workspace: Workspace) -> None:

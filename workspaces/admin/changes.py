@@ -19,7 +19,7 @@ class ChangeAdmin(ReadOnlyAdmin):
 
     list_display = ("at", "workspace", "state", "at_step", "took", "by", "release", "error_begins")
     list_filter = ("state", "step", "release", "at")
-    search_fields = ("workspace__slug", "workspace__name", "error")
+    search_fields = ("workspace__slug", "workspace__name", "error", "detail")
     search_help_text = "A workspace or words of an error"
     ordering = ("-pk",)
     list_select_related = ("workspace", "release")
@@ -29,6 +29,7 @@ class ChangeAdmin(ReadOnlyAdmin):
         "at",
         "state",
         "error",
+        "detail",
         "step",
         "steps",
         "finished_at",

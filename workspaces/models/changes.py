@@ -75,6 +75,8 @@ class Change(models.Model):
     state = models.CharField(max_length=12, choices=State.choices, default=State.OPEN)
     # What goes wrong, in words that name the cause.
     error = models.TextField(blank=True)
+    # What a program said of it: for those who may read logs, which may hold what is in the data.
+    detail = models.TextField(blank=True)
     # {step: milliseconds} of those that are done, in order.
     durations = models.JSONField(default=dict)
     step = models.CharField(max_length=10, choices=Step.choices, default=Step.RESOLVE)
@@ -87,6 +89,10 @@ class Change(models.Model):
         Rollout, null=True, blank=True, on_delete=models.SET_NULL, related_name="changes"
     )
     image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="+")
+    # New secrets, sealed, that the switch puts into the instance, and those whose place they take.
+    # Both empty once it is over.
+    secrets = models.JSONField(default=dict, blank=True)
+    old_secrets = models.JSONField(default=dict, blank=True)
     # What there was before, to go back to.
     old_release = models.ForeignKey(Release, on_delete=models.PROTECT, related_name="+")
     old_plugins = models.ManyToManyField(Approval, related_name="+", blank=True)

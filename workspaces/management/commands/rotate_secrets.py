@@ -4,7 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from deploy import lifecycle, vault
+from deploy import vault
+from workspaces import changes
 
 
 class Command(BaseCommand):
@@ -14,7 +15,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            done = lifecycle.reseal_secrets()
+            done = changes.reseal_secrets()
         except vault.Unreadable as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"The secrets of {done} instances are encrypted with the first key")
