@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import index, locks
+from deploy import index, locks, vault
 from deploy.index import IndexRefusal, Target
 from workspaces import changes, releases, sets
 from workspaces.models import Approval, Change, Grant, Plugin, Release, Workspace
@@ -34,15 +34,6 @@ class Terms:
 
 
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]{0,59}")
-# What a plugin may be given in its environment: never what Datasette, Python or we read.
-_NEED = re.compile(r"[A-Z][A-Z0-9_]{1,60}")
-_RESERVED_BEGINNINGS = ("INSTANCE_", "PYTHON", "LD_")
-_RESERVED = frozenset(
-    {
-        *("PATH", "HOME", "TMPDIR"),
-        *("DATASETTE_SECRET", "DATASETTE_LOAD_PLUGINS", "DATASETTE_TRACE_PLUGINS"),
-    }
-)
 _OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 
 
@@ -53,13 +44,8 @@ def default_release() -> Release:
 
 def need_problem(name: str, option: str = "") -> str:
     """Return what is wrong with a name (and option) that a plugin is to be given, else nothing."""
-    if not _NEED.fullmatch(name):
-        return (
-            f"“{name[:80]}” cannot be a name: write it as in OPENCAGE_KEY, in capitals, digits and "
-            "underscores, a capital first, 2 to 61 of them."
-        )
-    if name in _RESERVED or name.startswith(_RESERVED_BEGINNINGS):
-        return f"{name} means something to the programs in the container. Take another name."
+    if words := vault.problem(name, ""):  # or else nobody could ever give it a value
+        return words
     if option and not _OPTION.fullmatch(option):
         return f"“{option[:80]}” cannot be an option: letters, digits, - and _ only."
     return ""

@@ -253,7 +253,8 @@ def test_a_failed_approval_leaves_the_one_before(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize(
     ("name", "fits"),
-    [("OPENCAGE_KEY", True), ("A1", True), ("A" * 61, True), ("A", False), ("A" * 62, False),
+    [("OPENCAGE_KEY", True), ("A", True), ("A" * 64, True), ("A" * 65, False), ("", False),
+     ("HTTPS_PROXY", False), ("SSL_CERT_FILE", False), ("LANG", False),
      ("key", False), ("1KEY", False), ("A-B", False), ("KEY\n", False), ("PATH", False),
      ("HOME", False), ("TMPDIR", False), ("INSTANCE_KEY", False), ("PYTHONPATH", False),
      ("PYTHON", False), ("LD_PRELOAD", False), ("PATHS", True),
