@@ -3,6 +3,7 @@
 Reading the index and locking take a while, so that a worker does them; rows say how far it is.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +11,18 @@ from functools import partial
 from typing import Any
 
 from celery import current_app
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import index, locks
-from deploy.index import IndexRefusal, Target
+from deploy import index, locks, vault
+from deploy.index import Facts, IndexRefusal, Target
 from workspaces import changes, releases, sets
 from workspaces.models import Approval, Change, Grant, Plugin, Release, Workspace
 from workspaces.services import Refused
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,15 @@ class Terms:
 
 
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.!+_-]{0,59}")
-# What a plugin may be given in its environment: never what Datasette, Python or we read.
-_NEED = re.compile(r"[A-Z][A-Z0-9_]{1,60}")
-_RESERVED_BEGINNINGS = ("INSTANCE_", "PYTHON", "LD_")
-_RESERVED = frozenset(
-    {
-        *("PATH", "HOME", "TMPDIR"),
-        *("DATASETTE_SECRET", "DATASETTE_LOAD_PLUGINS", "DATASETTE_TRACE_PLUGINS"),
-    }
+# The states from which an approval can be taken back.
+ENDABLE = (Approval.State.LOCKING, Approval.State.ACTIVE, Approval.State.REPLACED)
+UNEXPECTED = (
+    "It went wrong for a reason on our side, which stands in the worker's log. Once that is "
+    "mended, do it again."
+)
+HELD_ALREADY = (
+    "{0} is part of {1} already, and so of every image: it can neither ask for values nor bring "
+    "the internet with it. Approve it without."
 )
 _OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 
@@ -53,13 +57,8 @@ def default_release() -> Release:
 
 def need_problem(name: str, option: str = "") -> str:
     """Return what is wrong with a name (and option) that a plugin is to be given, else nothing."""
-    if not _NEED.fullmatch(name):
-        return (
-            f"“{name[:80]}” cannot be a name: write it as in OPENCAGE_KEY, in capitals, digits and "
-            "underscores, a capital first, 2 to 61 of them."
-        )
-    if name in _RESERVED or name.startswith(_RESERVED_BEGINNINGS):
-        return f"{name} means something to the programs in the container. Take another name."
+    if words := vault.problem(name, ""):  # or else nobody could ever give it a value
+        return words
     if option and not _OPTION.fullmatch(option):
         return f"“{option[:80]}” cannot be an option: letters, digits, - and _ only."
     return ""
@@ -100,14 +99,24 @@ def refresh_all() -> None:
 def read_plugin(plugin: Plugin, target: Target) -> None:
     """Write down what the index says of a plugin, in the worker."""
     try:
-        facts = index.read(plugin.name, target)
+        _write_down(plugin, index.read(plugin.name, target))
     except IndexRefusal as error:
-        if plugin.newest:  # what was read before still holds
-            words = f"It could not be read again: {error}"
-            _save(plugin, state=Plugin.State.KNOWN, error=words, read_at=timezone.now())
-            return
-        _save(plugin, state=Plugin.State.REFUSED, error=str(error), read_at=timezone.now())
-        return
+        _not_read(plugin, str(error))
+    except (OperationalError, InterfaceError):  # the database is away: once more, when it is back
+        raise
+    except Exception:  # or else it would be tried again for ever
+        logger.exception("%s cannot be read", plugin)
+        _not_read(plugin, UNEXPECTED)
+
+
+def _not_read(plugin: Plugin, words: str) -> None:
+    state = Plugin.State.REFUSED
+    if plugin.newest:  # what was read before still holds
+        state, words = Plugin.State.KNOWN, f"It could not be read again: {words}"
+    _save(plugin, state=state, error=words, read_at=timezone.now())
+
+
+def _write_down(plugin: Plugin, facts: Facts) -> None:
     _save(
         plugin,
         state=Plugin.State.KNOWN,
@@ -184,29 +193,31 @@ def _own_lock(plugin: Plugin, release: Release, version: str) -> dict[str, locks
 
 def lock_approval(approval: Approval, target: Target) -> None:
     """Lock every file that an approved version needs, in the worker. It is active from then on."""
-    release, wanted = approval.release, f"{approval.plugin.name}=={approval.version}"
     try:
         facts = index.read(
             approval.plugin.name,
             target,
             version=approval.version,
-            prereleases=release.prerelease,
+            prereleases=approval.release.prerelease,
         )
-        pins = _locked(wanted, release, target)
+        if facts.version != approval.version:
+            raise IndexRefusal(f"The index has {facts.version}, and not {approval.version}.")
+        activate(approval, _locked(approval, target))
     except IndexRefusal as error:
-        _save(approval, state=Approval.State.FAILED, error=str(error))
-        return
-    if facts.version != approval.version:
-        words = f"The index has {facts.version}, and not {approval.version}."
-        _save(approval, state=Approval.State.FAILED, error=words)
-        return
-    activate(approval, pins)
+        _fail(approval, str(error))
+    except (OperationalError, InterfaceError):  # the database is away: once more, when it is back
+        raise
+    except Exception:  # or else it would be tried again for ever
+        logger.exception("%s cannot be locked", approval)
+        _fail(approval, UNEXPECTED)
 
 
-def _locked(wanted: str, release: Release, target: Target) -> dict[str, locks.Pin]:
+def _locked(approval: Approval, target: Target) -> dict[str, locks.Pin]:
     """Return what a version adds to a release; like what others add already, where that works."""
+    release, wanted = approval.release, f"{approval.plugin.name}=={approval.version}"
     base = release.pins
     others = Approval.objects.filter(release=release, state=sets.ACTIVE)
+    others = others.exclude(plugin=approval.plugin)  # its own earlier one is to be replaced
     shared = {name: pin for approval in others for name, pin in approval.pins.items()}
     try:
         pins = index.lock(
@@ -218,31 +229,57 @@ def _locked(wanted: str, release: Release, target: Target) -> dict[str, locks.Pi
 
 
 def activate(approval: Approval, pins: dict[str, locks.Pin]) -> None:
-    """Make a locked approval the one that counts for its plugin and release."""
+    """Make a locked approval the one that counts for its plugin and release.
+
+    Does nothing where it was withdrawn meanwhile; a newer one that counts already stays.
+    """
     with transaction.atomic():
-        Plugin.objects.select_for_update().get(pk=approval.plugin_id)
-        earlier = Approval.objects.filter(
-            plugin=approval.plugin, release=approval.release, state=sets.ACTIVE
+        if not _is_locking(approval):
+            return
+        if not pins and (approval.needs or approval.needs_internet):
+            _fail(approval, HELD_ALREADY.format(approval.plugin, approval.release))
+            return
+        others = Approval.objects.filter(plugin=approval.plugin, release=approval.release)
+        counting = others.filter(state=sets.ACTIVE)
+        lock = locks.text_of(pins.values())
+        if counting.filter(pk__gt=approval.pk).exists():
+            _save(approval, state=Approval.State.REPLACED, lock=lock, ended_at=timezone.now())
+            return
+        everywhere = counting.filter(required=True).exists()
+        counting.update(
+            state=Approval.State.REPLACED, ended_at=timezone.now(), ended_by=approval.by
         )
-        everywhere = earlier.filter(required=True).exists()
-        earlier.update(state=Approval.State.REPLACED, ended_at=timezone.now(), ended_by=approval.by)
         # What the release holds already is in every image, whatever was asked for.
         required = approval.required or not pins
-        lock = locks.text_of(pins.values())
         _save(approval, state=sets.ACTIVE, lock=lock, error="", required=required)
         if pins and (everywhere or required):
             releases.build_later()
 
 
+def _is_locking(approval: Approval) -> bool:
+    """Whether it still waits to be locked. Until the transaction's end nobody changes that:
+    whoever ends an approval or has one count takes its plugin's row first."""
+    Plugin.objects.select_for_update().get(pk=approval.plugin_id)
+    approval.refresh_from_db(fields=["state"])
+    return approval.state == Approval.State.LOCKING
+
+
+def _fail(approval: Approval, words: str) -> None:
+    with transaction.atomic():
+        if _is_locking(approval):
+            _save(approval, state=Approval.State.FAILED, error=words)
+
+
 def withdraw(approval: Approval, by: User | None) -> None:
     """Take an approval back: nobody can switch it on any more. What has it keeps running."""
     with transaction.atomic():
-        row = Approval.objects.select_for_update(of=("self",)).get(pk=approval.pk)
-        if row.state not in (Approval.State.ACTIVE, Approval.State.REPLACED):
+        Plugin.objects.select_for_update().get(pk=approval.plugin_id)
+        row = Approval.objects.get(pk=approval.pk)
+        if row.state not in ENDABLE:
             raise Refused("This approval does not count any more.")
-        if not row.lock:
+        if not row.lock and row.state != Approval.State.LOCKING:
             raise Refused(f"{row.plugin} is part of {row.release} itself and stays in it.")
-        was_everywhere = row.required and row.state == Approval.State.ACTIVE
+        was_everywhere = row.required and row.state == sets.ACTIVE
         _save(row, state=Approval.State.WITHDRAWN, ended_at=timezone.now(), ended_by=by)
         if was_everywhere:
             releases.build_later()

@@ -409,7 +409,6 @@ def _begin_switch(change: Change, image: Image) -> None:
             raise ChangeFailed(words)
         _Clock(change).begin(Step.SWITCH)
         _put_in(change)
-        wanted = change.wanted.select_related("plugin")
         _have_run(change, "change_plugins", image, change.release, wanted)
         # One that sleeps is tried out too, and not by whoever wakes it.
         lifecycle.wake(workspace.instance_id)

@@ -170,7 +170,8 @@ def apply(request: SignedInRequest, slug: str) -> HttpResponse:
 def _secrets_in(post: QueryDict, member: Member) -> dict[str, str]:
     """Return the secrets that were typed: only those that something on offer needs."""
     names = {need["name"] for a in sets.available(member.workspace) for need in a.needs}
-    return {name: post.get(SECRET + name, "").strip() for name in names}
+    typed = {name: post.get(SECRET + name, "").strip() for name in names}
+    return {name: value for name, value in typed.items() if value}
 
 
 @require_GET

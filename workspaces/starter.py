@@ -65,8 +65,8 @@ def _load_approval(plugin: Plugin, release: str, said: Mapping[str, str]) -> int
         pins |= locks.parse(ours.requirement)
         version = ours.version
     known = Approval.objects.filter(plugin=plugin, release__version=release)
-    decided = Q(by__isnull=False) | Q(ended_by__isnull=False) | Q(state=Approval.State.WITHDRAWN)
-    if known.filter(decided | Q(lock=locks.text_of(pins.values()))).exists():
+    decided = known.filter(Q(shipped=False) | Q(state=Approval.State.WITHDRAWN))
+    if decided.exists() or known.filter(lock=locks.text_of(pins.values())).exists():
         return 0
     approval = Approval.objects.create(
         plugin=plugin,
@@ -75,6 +75,7 @@ def _load_approval(plugin: Plugin, release: str, said: Mapping[str, str]) -> int
         reach=Approval.Reach.EVERYONE,
         required=not pins,  # it is in the release already
         note="Came with this software.",
+        shipped=True,
     )
     catalogue.activate(approval, pins)
     return 1

@@ -258,7 +258,8 @@ def test_a_failed_approval_leaves_the_one_before(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize(
     ("name", "fits"),
-    [("OPENCAGE_KEY", True), ("A1", True), ("A" * 61, True), ("A", False), ("A" * 62, False),
+    [("OPENCAGE_KEY", True), ("A", True), ("A" * 64, True), ("A" * 65, False), ("", False),
+     ("HTTPS_PROXY", False), ("SSL_CERT_FILE", False), ("LANG", False),
      ("key", False), ("1KEY", False), ("A-B", False), ("KEY\n", False), ("PATH", False),
      ("HOME", False), ("TMPDIR", False), ("INSTANCE_KEY", False), ("PYTHONPATH", False),
      ("PYTHON", False), ("LD_PRELOAD", False), ("PATHS", True),
@@ -303,6 +304,61 @@ def test_what_the_release_holds_stays_in_it(shelf: Shelf) -> None:
     assert (approval.state, approval.required, approval.lock) == (State.ACTIVE, True, "")
     with pytest.raises(Refused, match=r"is part of Datasette 0\.65\.5 itself"):
         catalogue.withdraw(approval, None)
+
+
+@pytest.mark.parametrize("terms", [{"needs": [{"name": "KEY"}]}, {"needs_internet": True}])
+def test_what_the_release_holds_can_neither_ask_nor_bring_the_internet(
+    shelf: Shelf, terms: dict[str, Any]
+) -> None:
+    held = catalogue.default_release().pins["datasette-cluster-map"]
+    plugin = known(shelf, held.name, version=held.version)
+    approval = approved(plugin, held.version, Terms(**terms))
+    assert (approval.state, approval.required) == (State.FAILED, False)
+    assert "is part of Datasette 0.65.5 already" in approval.error
+
+
+def test_what_goes_wrong_unexpectedly_is_not_tried_for_ever(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = known(shelf)
+    monkeypatch.setattr(catalogue.index, "read", lambda *_, **__: 1 // 0)
+    assert (approved(plugin).state, approved(plugin).error) == (State.FAILED, catalogue.UNEXPECTED)
+    catalogue.read_plugin(plugin, TARGET)
+    assert (plugin.state, plugin.newest) == (Plugin.State.KNOWN, "1.0")
+    assert catalogue.UNEXPECTED in plugin.error
+    unknown = catalogue.add_plugin("datasette-cats", None)
+    catalogue.read_plugin(unknown, TARGET)
+    assert (unknown.state, unknown.error) == (Plugin.State.REFUSED, catalogue.UNEXPECTED)
+
+
+def test_an_approval_that_was_withdrawn_while_it_was_locked_stays_so(
+    shelf: Shelf, operator: User
+) -> None:
+    approval = catalogue.approve(known(shelf), catalogue.default_release(), "1.0", EVERYONE, None)
+    catalogue.withdraw(approval, operator)
+    for version in ("1.0", "7.0"):  # one that could be locked, and one that could not
+        approval.version = version
+        catalogue.lock_approval(approval, TARGET)
+        approval.refresh_from_db()
+        assert (approval.state, approval.error) == (State.WITHDRAWN, "")
+
+
+def test_the_newer_approval_counts_whichever_is_locked_first(shelf: Shelf) -> None:
+    plugin, release = known(shelf), catalogue.default_release()
+    older, newer = (catalogue.approve(plugin, release, "1.0", EVERYONE, None) for _ in "12")
+    catalogue.lock_approval(newer, TARGET)
+    catalogue.lock_approval(older, TARGET)
+    assert [Approval.objects.get(pk=a.pk).state for a in (older, newer)] == ["replaced", "active"]
+
+
+def test_a_new_approval_still_shares_with_the_others(shelf: Shelf) -> None:
+    shelf.wheel("feathers", "1.0", entry_points="")
+    approved(known(shelf, "datasette-cats", requires=["feathers"]))
+    birds = known(shelf, requires=["feathers"])
+    approved(birds)
+    shelf.wheel("feathers", "2.0", entry_points="")
+    shelf.wheel("datasette-birds", "2.0", requires=["feathers"])
+    assert approved(birds, "2.0").pins["feathers"].version == "1.0"
 
 
 @pytest.mark.parametrize(

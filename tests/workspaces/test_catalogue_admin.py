@@ -333,8 +333,11 @@ def test_approving_keeps_who_when_why_and_the_terms(client: Client, operator: Us
     [
         ({"version": ""}, "This field is required"),
         ({"version": "1.0,<2"}, "Say which version"),
-        ({"needs-TOTAL_FORMS": "1", "needs-0-name": "PYTHONPATH"}, "means something to the"),
-        ({"needs-TOTAL_FORMS": "1", "needs-0-help": "?", "needs-0-name": ""}, "cannot be a name"),
+        (
+            {"needs-TOTAL_FORMS": "1", "needs-0-name": "PYTHONPATH"},
+            "that the container itself goes",
+        ),
+        ({"needs-TOTAL_FORMS": "1", "needs-0-help": "?", "needs-0-name": ""}, "cannot be named"),
         ({"needs-TOTAL_FORMS": "1", "needs-0-name": "K1", "required": "on"}, "cannot ask for"),
         ({"release": "0"}, "Select a valid choice"),
     ],

@@ -95,6 +95,14 @@ def test_what_is_required_is_on_and_no_choice(
     assert post(client_of_owner, "datasette-always").status_code == 422
 
 
+def test_a_name_that_no_secret_may_have_keeps_nobody_from_the_others(
+    client_of_owner: Client, workspace: Workspace
+) -> None:
+    approve("datasette-bad", needs=[{"name": "HTTPS_PROXY"}])  # from before there was one rule
+    approve("datasette-open")
+    assert post(client_of_owner, "datasette-open").status_code == 302
+
+
 def test_without_anything_the_page_says_who_decides(
     client_of_owner: Client, workspace: Workspace
 ) -> None:

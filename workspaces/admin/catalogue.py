@@ -352,13 +352,13 @@ def _decisions(plugin: Plugin) -> dict[str, Any]:
 
 
 def _row(plugin: Plugin, approval: Approval) -> dict[str, Any]:
-    counts = approval.state in (ACTIVE, Approval.State.REPLACED)
     used = getattr(approval, "used", 0)
     return {
         "approval": approval,
         "files": list(approval.pins.values()),
         "newer": plugin.newer_than(approval.version) if approval.state == ACTIVE else "",
-        "may_end": (counts and bool(approval.lock))
+        "may_end": (approval.state in catalogue.ENDABLE and bool(approval.lock))
+        or approval.state == Approval.State.LOCKING
         or (approval.state == Approval.State.WITHDRAWN and used),
     }
 

@@ -85,7 +85,7 @@ class NeedForm(forms.Form):
     """A value that each workspace is asked for before it can switch the plugin on."""
 
     name = forms.CharField(
-        max_length=61,
+        max_length=64,
         required=False,
         widget=AdminTextInputWidget(attrs={"placeholder": "OPENCAGE_KEY"}),
     )

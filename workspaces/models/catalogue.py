@@ -143,6 +143,8 @@ class Approval(models.Model):
     # secret, given to the container under this name and, with `option`, to the plugin's settings.
     needs = models.JSONField(default=list, blank=True)
     note = models.TextField(blank=True, max_length=600)
+    # It came with this software, and nobody decided it. Not to be told from `by`: accounts go.
+    shipped = models.BooleanField(default=False, editable=False)
     by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
