@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
-from deploy.models import Image
+from deploy.models import Image, Instance
 from tests import factories
 from tests.workspaces.html import Page
 from workspaces import catalogue, changes, rollouts
@@ -371,6 +371,23 @@ def test_withdrawing_lists_who_uses_it_and_keeps_them(client: Client, operator: 
     assert not Change.objects.exists()
     assert history(approval.plugin) == ["Withdrew the approval of 1.0 on Datasette 0.65.5."]
     assert "Rebuild without it…" in said(client, f"{PLUGINS}{approval.plugin_id}/change/")
+
+
+def test_withdrawing_tells_where_it_still_is(client: Client) -> None:
+    approval = make_approval(make_plugin(), required=True)
+    nests = make_plugin("datasette-nests")
+    lock = "".join(f"{name}==1.0 --hash=sha256:{HASH}\n" for name in ("datasette-birds", "nests"))
+    make_approval(nests, lock=lock)
+    image = factories.make_image(inputs={"packages": {"datasette-birds": "1.0"}})
+    trees = make_user_of(slug="trees")
+    Instance.objects.filter(pk=trees.instance_id).update(image=image)
+    response = client.get(withdraw_path(approval))
+    lists = {
+        e.get("id"): " ".join(e.text.split()) for e in Page(response.content.decode()).all("ul")
+    }
+    assert lists["brought-by"] == "datasette-nests 1.0 on Datasette 0.65.5"
+    assert lists["holders"] == "trees"
+    assert "nobody can make a workspace on Datasette 0.65.5 until" in text(response)
 
 
 def test_withdrawing_rebuilds_those_that_use_it(client: Client, operator: User) -> None:
