@@ -263,6 +263,17 @@ def test_a_known_one_shows_facts_and_decisions(client: Client, operator: User) -
         assert expected in words, expected
 
 
+def test_decisions_stand_below_the_facts_without_bars_of_colour(client: Client) -> None:
+    plugin = make_plugin()
+    make_approval(plugin)
+    page = Page(client.get(f"{PLUGINS}{plugin.pk}/change/").content.decode())
+    blocks = {e.get("id"): e.get("class").split() for e in page.all("div")}
+    for name in ("approvals", "grants", "used"):
+        assert blocks[name] == ["section"]  # Django draws the heading of a `module` as a bar
+    links = [e.get("href") or "" for e in page.all("link")]
+    assert any(link.endswith("workspaces/admin.css") for link in links)
+
+
 def test_only_the_description_can_be_edited(client: Client) -> None:
     plugin = make_plugin()
     path = f"{PLUGINS}{plugin.pk}/change/"
