@@ -17,17 +17,33 @@ from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from deploy.locks import Lock, Pin, normalized
 from deploy.wheels import platform_options
 
 PIP_SECONDS = 300
+BY_ADDRESS = "We install only wheels that the package index has, and nothing from another address."
 # More than any package says of itself; a stranger's wheel may claim what it likes.
 INFO_BYTES = 1_000_000
 # What zipfile raises for archives that are broken, encrypted or packed in a way it does not know.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError)
 # Datasette names them, and needs neither to run. No image has an installer.
 NEVER = frozenset({"pip", "setuptools"})
+# pip as it is, in a process that cannot start any other one. A requirement of the form `name @ URL`
+# may lead pip to source code, whatever options say, and to read what that needs it runs its set-up
+# code, always in another process; so do git and its like for what they fetch. OSErrors pip expects.
+NO_PROGRAMS = "cloudapp lets pip start no program"
+_GUARDED_PIP = f"""
+import runpy, sys
+STARTS = {{"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn",
+          "os.system"}}
+def refuse(event, _):
+    if event in STARTS:
+        raise PermissionError({NO_PROGRAMS!r})
+sys.addaudithook(refuse)
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _CAUSE = re.compile(r"The conflict is caused by:\n(?P<lines>(?:    .+\n)+)")
 _DEPENDS = re.compile(r"(?P<who>\S+) \S+ depends on (?P<what>[A-Za-z0-9._-]+)")
@@ -129,16 +145,19 @@ def _pins(installed: Iterable[dict[str, Any]]) -> Iterable[tuple[str, Pin]]:
         name = normalized(item["metadata"]["name"])
         if name in NEVER:
             continue
-        digest = item["download_info"]["archive_info"].get("hashes", {}).get("sha256")
+        said = item["download_info"]
+        if item.get("is_direct") or not urlsplit(said["url"]).path.endswith(".whl"):
+            raise IndexRefusal(f"{name} would come from {said['url'][:200]}. {BY_ADDRESS}")
+        digest = said.get("archive_info", {}).get("hashes", {}).get("sha256")
         if not digest:
             raise IndexRefusal(f"The index tells no sha256 of {name}, so it cannot be locked.")
         yield name, Pin(name, item["metadata"]["version"], (digest,))
 
 
 def _pip(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    command = [sys.executable, "-c", _GUARDED_PIP, "--disable-pip-version-check", "--no-input"]
     try:
-        return subprocess.run(
+        done = subprocess.run(
             [*command, *arguments],
             capture_output=True,
             text=True,
@@ -147,6 +166,9 @@ def _pip(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         )
     except subprocess.TimeoutExpired as error:
         raise IndexRefusal(f"The package index did not answer in {PIP_SECONDS} s.") from error
+    if NO_PROGRAMS in done.stderr:
+        raise IndexRefusal(f"Something that it needs would be built from source code. {BY_ADDRESS}")
+    return done
 
 
 # --- what a wheel says ---------------------------------------------------------------------------
@@ -165,6 +187,9 @@ def facts_of(name: str, wheel: Path) -> Facts:
             f"{name} is no Datasette plugin: it registers nothing with Datasette "
             "(no entry point in the group “datasette”)."
         )
+    requires = said.get_all("Requires-Dist", [])
+    if direct := [line for line in requires if "@" in str(line).partition(";")[0]]:
+        raise IndexRefusal(f"{name} asks for “{_line(direct[0], 200)}”. {BY_ADDRESS}")
     return Facts(
         name=name,
         version=_line(said.get("Version", ""), 60),
@@ -172,7 +197,7 @@ def facts_of(name: str, wheel: Path) -> Facts:
         licence=_line(_licence(said), 100),
         home_page=_line(_home_page(said), 300),
         requires_python=_line(said.get("Requires-Python", ""), 100),
-        requires=tuple(_line(line, 300) for line in said.get_all("Requires-Dist", [])),
+        requires=tuple(_line(line, 300) for line in requires),
     )
 
 

@@ -51,17 +51,27 @@ class Shelf:
                 archive.writestr(f"{info}/entry_points.txt", entry_points)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def sdist(self, name: str, version: str = "1.0") -> None:
-        """Upload source code whose set-up would fail whoever ran it."""
+    def sdist(
+        self,
+        name: str,
+        version: str = "1.0",
+        *,
+        code: str = "raise SystemExit('set-up code was run')\n",
+    ) -> Path:
+        """Upload source code whose set-up would fail whoever ran it; return the file."""
         top = f"{name.replace('-', '_')}-{version}"
-        with tarfile.open(self.directory / f"{top}.tar.gz", "w:gz") as archive:
+        build = '[build-system]\nrequires = []\nbuild-backend = "setup"\nbackend-path = ["."]\n'
+        path = self.directory / f"{top}.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
             for file, text in (
                 ("PKG-INFO", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"),
-                ("setup.py", "raise SystemExit('set-up code was run')\n"),
+                ("pyproject.toml", build),
+                ("setup.py", code),
             ):
                 entry = tarfile.TarInfo(f"{top}/{file}")
                 entry.size = len(text)
                 archive.addfile(entry, io.BytesIO(text.encode()))
+        return path
 
 
 @pytest.fixture

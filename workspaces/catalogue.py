@@ -282,7 +282,9 @@ def withdraw(approval: Approval, by: User | None) -> None:
         was_everywhere = row.required and row.state == sets.ACTIVE
         _save(row, state=Approval.State.WITHDRAWN, ended_at=timezone.now(), ended_by=by)
         if was_everywhere:
-            releases.build_later()
+            # Whoever is new waits for an image without it, rather than gets it still.
+            Release.objects.filter(pk=row.release_id).update(image=None)
+            releases.build_later(row.release)
 
 
 def withdraw_and_rebuild(approval: Approval, by: User | None) -> "Rebuilds":
@@ -317,6 +319,20 @@ def users_of(approval: Approval) -> list[Workspace]:
         )
     live = Workspace.objects.filter(running, deleted_at=None).distinct()
     return list(live.select_related("instance", "plan", "release").order_by("slug"))
+
+
+def brought_by(approval: Approval) -> list[Approval]:
+    """Return the approvals of other plugins that bring this one along on the same release."""
+    others = Approval.objects.filter(release=approval.release, state=sets.ACTIVE)
+    others = others.exclude(plugin=approval.plugin).select_related("plugin", "release")
+    found = others.order_by("plugin__name")
+    return [other for other in found if approval.plugin.name in other.pins]
+
+
+def holders_of(plugin: Plugin) -> QuerySet[Workspace]:
+    """Return the workspaces whose image holds a plugin, in any version and wherever from."""
+    held = {"instance__image__inputs__packages__has_key": plugin.name}
+    return Workspace.objects.filter(**held, deleted_at=None).order_by("slug")
 
 
 # --- granting ------------------------------------------------------------------------------------

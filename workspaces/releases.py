@@ -28,13 +28,23 @@ LEFTOVERS_AFTER = {"further": PRUNE_AFTER, "common": timedelta(days=30)}
 
 def build(release: Release, builder: Builder) -> Image:
     """Have the image of a release with what is required, and nothing else. Raises ImageError."""
+    lock = _lock_of(release)
+    image = images.ensure_image(builder, lock, settings.STATE_DIR, common=release.pins)
+    with transaction.atomic():
+        current = Release.objects.select_for_update(of=("self",)).get(pk=release.pk)
+        if is_current := _lock_of(current) == lock:
+            Release.objects.filter(pk=release.pk).update(image=image, error="")
+    if not is_current:  # something was withdrawn meanwhile, and nobody new may get it
+        return build(current, builder)
+    # From here on nobody prunes it; just before, somebody may have.
+    return images.ensure_image(builder, lock, settings.STATE_DIR, common=release.pins)
+
+
+def _lock_of(release: Release) -> str:
     try:
-        lock = sets.lock_of(release, [])
+        return sets.lock_of(release, [])
     except locks.Conflict as conflict:
         raise ImageError(f"What is required on {release} does not fit: {conflict}") from conflict
-    image = images.ensure_image(builder, lock, settings.STATE_DIR, common=release.pins)
-    Release.objects.filter(pk=release.pk).update(image=image, error="")
-    return image
 
 
 def build_all(builder: Builder, only: int | None = None) -> None:

@@ -56,9 +56,14 @@ class NoImage(Refused):
 
 def default_image() -> Image | None:
     """Return the image that a new workspace gets, or None while there is none."""
-    release = Release.objects.filter(is_default=True).select_related("image").first()
-    image = release.image if release else None
-    return image if image and image.state == Image.State.READY else None
+    release = _default_release()
+    return release.image if release else None
+
+
+def _default_release() -> Release | None:
+    """Return the release that a new workspace gets, if its image is ready."""
+    ready = Release.objects.filter(is_default=True, image__state=Image.State.READY)
+    return ready.select_related("image").first()
 
 
 def keep_spares() -> None:
@@ -133,16 +138,18 @@ def _create(user: User, name: str, slug: str) -> Workspace:
     _hold_to_quota(user, plan)
     if Workspace.objects.filter(slug=slug, purged_at=None).exists() and not release_purged(slug):
         raise SlugTaken(slug, free_slug(slug))
-    image = default_image()
-    if image is None:
+    # Once: release and image of a workspace are of one piece, whatever becomes the default now.
+    release = _default_release()
+    if release is None or release.image is None:
         raise NoImage
+    image = release.image
     limits = plan.limits
     instance = lifecycle.claim_spare(image, **limits) or lifecycle.create(image, **limits)
     workspace = Workspace.objects.create(
         name=name,
         slug=slug,
         plan=plan,
-        release=Release.objects.get(is_default=True),
+        release=release,
         instance=instance,
     )
     Member.objects.create(workspace=workspace, user=user, role=Role.OWNER)

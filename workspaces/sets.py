@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from deploy import locks
-from workspaces.models import Approval, Grant, Plugin, Release, Workspace
+from workspaces.models import Approval, Grant, Release, Workspace
 
 ACTIVE = Approval.State.ACTIVE
 
@@ -45,10 +45,13 @@ def _open_to(workspace: Workspace, release: Release, *states: str) -> QuerySet[A
 
 
 def lock_of(release: Release, chosen: Iterable[Approval]) -> str:
-    """Return the lock of an image of this release with these plugins. Raises locks.Conflict."""
+    """Return the lock of an image of this release with these plugins. Raises locks.Conflict.
+
+    What is required stands, also where another version of it was chosen before it was.
+    """
     parts: dict[str, locks.Lock] = {str(release): release.pins}
     for approval in [*required(release).select_related("plugin"), *chosen]:
-        parts[approval.plugin.name] = approval.pins
+        parts.setdefault(approval.plugin.name, approval.pins)
     return locks.text_of(locks.merge(parts).values())
 
 
@@ -86,13 +89,3 @@ def missing_secrets(
 def names_of(approvals: Iterable[Approval]) -> set[str]:
     """Return the plugins' names."""
     return {approval.plugin.name for approval in approvals}
-
-
-def successor(approval: Approval, release: Release) -> Approval | None:
-    """Return the active approval of the same plugin on a release, if there is one."""
-    return Approval.objects.filter(plugin=approval.plugin, release=release, state=ACTIVE).first()
-
-
-def plugins_without_approval(chosen: Iterable[Approval], release: Release) -> list[Plugin]:
-    """Return those plugins of a set that a release has no approval for."""
-    return [approval.plugin for approval in chosen if successor(approval, release) is None]

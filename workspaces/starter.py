@@ -12,10 +12,11 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
+from django.utils import timezone
 
 from deploy import images, locks
 from deploy.own_plugins import described, own_wheels
-from workspaces import catalogue
+from workspaces import catalogue, sets
 from workspaces.models import Approval, Plugin, Release
 
 FILE = Path(__file__).parent / "starter.json"
@@ -44,7 +45,26 @@ def _load_release(version: str, lock: str) -> Release:
     )
     if release.lock != lock:
         Release.objects.filter(pk=release.pk).update(lock=lock)
+        release.lock = lock
+        _end_what_does_not_fit(release)
     return release
+
+
+def _end_what_does_not_fit(release: Release) -> None:
+    """Have no approval count that was locked against other versions than the release holds now.
+
+    Nobody could switch it on, and one that is required would keep the release from being built.
+    """
+    for approval in release.approvals.filter(state=sets.ACTIVE).select_related("plugin"):
+        try:
+            locks.merge({str(release): release.pins, approval.plugin.name: approval.pins})
+        except locks.Conflict as conflict:
+            words = f"It does not fit {release} since an upgrade of this software: {conflict}"
+            Approval.objects.filter(pk=approval.pk, state=sets.ACTIVE).update(
+                state=Approval.State.FAILED,
+                error=f"{words} Approve it again to have it locked anew.",
+                ended_at=timezone.now(),
+            )
 
 
 def _load_plugin(entry: Mapping[str, Any]) -> int:

@@ -88,6 +88,9 @@ def take_up() -> None:
         ("lock_approval", Approval.objects.filter(state=Approval.State.LOCKING)),
         ("run_change", Change.objects.filter(state=Change.State.OPEN)),
     )
+    # Without its image nobody can make a workspace; one that cannot be built says why on its page.
+    unbuilt = Release.objects.filter(offered=True, image=None, error="")
+    left += (("build_releases", unbuilt),)
     for task, rows in left:
         for pk in rows.values_list("pk", flat=True):
             current_app.send_task(

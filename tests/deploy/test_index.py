@@ -1,7 +1,10 @@
 """The package index: what is read from it, what is refused in which words, and what is locked."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,3 +176,66 @@ def test_set_up_code_is_never_run(shelf: Shelf) -> None:
     assert index.read("datasette-birds", TARGET).version == "1.0"
     assert index.lock(["datasette-birds"], TARGET)["datasette-birds"].hashes == (digest,)
     assert digest == hashlib.sha256(next(shelf.directory.glob("*.whl")).read_bytes()).hexdigest()
+
+
+def set_up_that_leaves(shelf: Shelf, marker: Path) -> str:
+    """Return the address of source code whose set-up writes a file."""
+    return shelf.sdist("down", code=f"open({str(marker)!r}, 'w').close()\n").as_uri()
+
+
+def test_set_up_code_behind_an_address_is_not_run_either(shelf: Shelf, tmp_path: Path) -> None:
+    marker = tmp_path / "set-up-was-run"
+    address = set_up_that_leaves(shelf, marker)
+    shelf.wheel("datasette-birds", requires=["feathers"])
+    shelf.wheel("feathers", requires=[f"down @ {address}"], entry_points="")
+    with pytest.raises(IndexRefusal, match="would be built from source code"):
+        index.lock(["datasette-birds"], TARGET)
+    assert not marker.exists()
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--only-binary=:all:"]
+    options = [f"--target={tmp_path}/none", "datasette-birds"]
+    subprocess.run([*command, *options], check=False, capture_output=True)
+    assert marker.exists()  # pip alone would have run it
+
+
+def test_git_is_not_run_for_what_a_package_needs(shelf: Shelf) -> None:
+    shelf.wheel("datasette-birds", requires=["feathers"])
+    address = "git+https://git.invalid/down.git"
+    shelf.wheel("feathers", requires=[f"down @ {address}"], entry_points="")
+    with pytest.raises(IndexRefusal, match="would be built from source code"):
+        index.lock(["datasette-birds"], TARGET)
+
+
+def test_a_wheel_from_another_address_is_not_locked(shelf: Shelf, tmp_path: Path) -> None:
+    elsewhere = Shelf(tmp_path / "elsewhere")
+    elsewhere.wheel("down", entry_points="")
+    [wheel] = elsewhere.directory.glob("*.whl")
+    shelf.wheel("datasette-birds", requires=["feathers"])
+    shelf.wheel("feathers", requires=[f"down @ {wheel.as_uri()}"], entry_points="")
+    with pytest.raises(IndexRefusal, match=r"down would come from file:.* nothing from another"):
+        index.lock(["datasette-birds"], TARGET)
+
+
+def test_a_plugin_that_asks_for_an_address_is_refused(shelf: Shelf) -> None:
+    for marker in ("", ' ; extra == "test"'):
+        requires = [f"down @ https://down.example.org/down.tar.gz{marker}"]
+        shelf.wheel("datasette-birds", requires=requires)
+        with pytest.raises(IndexRefusal, match=r"asks for “down @ https://down\.example\.org"):
+            index.read("datasette-birds", TARGET)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"url": "https://x.example.org/down.git", "vcs_info": {"vcs": "git"}},
+        {
+            "url": "https://x.example.org/down-1.0.tar.gz",
+            "archive_info": {"hashes": {"sha256": "a"}},
+        },
+        {"url": "https://x.example.org/down-1.0-py3-none-any.whl"},
+        {"url": "https://x.example.org/down-1.0-py3-none-any.whl", "archive_info": {}},
+    ],
+)
+def test_what_pip_reports_without_wheel_or_hash_is_refused(said: dict[str, Any]) -> None:
+    item = {"metadata": {"name": "down", "version": "1.0"}, "download_info": said}
+    with pytest.raises(IndexRefusal, match="down"):
+        dict(index._pins([item]))

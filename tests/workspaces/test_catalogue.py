@@ -20,7 +20,7 @@ from tests.shelf import TARGET, Shelf
 from workspaces import catalogue, changes, releases, rollouts, sets, starter
 from workspaces.catalogue import Terms
 from workspaces.models import Approval, Change, Plugin, Release, Rollout, Step, Workspace
-from workspaces.services import Refused
+from workspaces.services import NoImage, Refused, create_workspace
 
 State = Approval.State
 EVERYONE = Terms(reach=Approval.Reach.EVERYONE)
@@ -453,6 +453,61 @@ def test_what_an_operator_withdrew_no_upgrade_brings_back(operator: User) -> Non
     other.refresh_from_db()
     assert (approval.state, other.state) == (State.WITHDRAWN, State.REPLACED)
     assert starter.load() == 0
+
+
+def test_nobody_new_gets_what_was_required_and_is_withdrawn(shelf: Shelf) -> None:
+    birds = approved(known(shelf), terms=Terms(required=True))
+    optional = approved(known(shelf, "datasette-cats"))
+    catalogue.withdraw(optional, None)
+    assert catalogue.default_release().image is not None
+    catalogue.withdraw(birds, None)
+    assert catalogue.default_release().image is None
+    with pytest.raises(NoImage):
+        create_workspace(factories.make_user(), "Trees", "trees")
+
+
+def test_a_build_that_was_overtaken_by_a_withdrawal_is_made_again(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    birds = approved(known(shelf), terms=Terms(required=True))
+    built = []
+
+    def ensure(_builder: Any, lock: str, *_: Any, **__: Any) -> Image:
+        if not built:
+            catalogue.withdraw(birds, None)
+        built.append("datasette-birds" in lock)
+        image, _new = Image.objects.get_or_create(digest=str(built[-1]), reference=str(built[-1]))
+        return image
+
+    monkeypatch.setattr(releases.images, "ensure_image", ensure)
+    image = releases.build(birds.release, get_builder())
+    # The last time, once the release's row keeps anybody from pruning it.
+    assert built == [True, False, False]
+    assert catalogue.default_release().image == image
+    assert image.digest == "False"
+
+
+def test_what_another_plugin_brings_along_is_found_with_it(shelf: Shelf) -> None:
+    birds = known(shelf)
+    nests = approved(known(shelf, "datasette-nests", requires=["datasette-birds"]))
+    approval = approved(birds)
+    approved(known(shelf, "datasette-cats"))
+    assert catalogue.brought_by(approval) == [nests]
+    trees, _ = with_plugins("trees"), with_plugins("other")
+    image = Image.objects.create(
+        digest="d", reference="r", state="ready", inputs={"packages": {"datasette-birds": "0.9"}}
+    )
+    Instance.objects.filter(pk=trees.instance_id).update(image=image)
+    assert list(catalogue.holders_of(birds)) == [trees]
+
+
+def test_what_is_required_now_stands_before_what_was_chosen_once(shelf: Shelf) -> None:
+    plugin = known(shelf)
+    before = approved(plugin)
+    shelf.wheel("datasette-birds", "2.0")
+    approved(plugin, "2.0", Terms(required=True))
+    lock = locks.parse(sets.lock_of(before.release, [before]))
+    assert lock["datasette-birds"].version == "2.0"
 
 
 # --- granting ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
-from deploy.models import Image
+from deploy.models import Image, Instance
 from tests import factories
 from tests.workspaces.html import Page
 from workspaces import catalogue, changes, rollouts
@@ -263,6 +263,17 @@ def test_a_known_one_shows_facts_and_decisions(client: Client, operator: User) -
         assert expected in words, expected
 
 
+def test_decisions_stand_below_the_facts_without_bars_of_colour(client: Client) -> None:
+    plugin = make_plugin()
+    make_approval(plugin)
+    page = Page(client.get(f"{PLUGINS}{plugin.pk}/change/").content.decode())
+    blocks = {e.get("id"): e.get("class").split() for e in page.all("div")}
+    for name in ("approvals", "grants", "used"):
+        assert blocks[name] == ["section"]  # Django draws the heading of a `module` as a bar
+    links = [e.get("href") or "" for e in page.all("link")]
+    assert any(link.endswith("workspaces/admin.css") for link in links)
+
+
 def test_only_the_description_can_be_edited(client: Client) -> None:
     plugin = make_plugin()
     path = f"{PLUGINS}{plugin.pk}/change/"
@@ -379,6 +390,23 @@ def test_where_nobody_uses_it_there_is_nothing_to_choose(client: Client) -> None
     [choice] = [e for e in page.all("input") if e.get("name") == "then"]
     assert (choice.get("type"), choice.get("value")) == ("hidden", "keep")
     assert "No workspace runs it." in said(client, path)
+
+
+def test_withdrawing_tells_where_it_still_is(client: Client) -> None:
+    approval = make_approval(make_plugin(), required=True)
+    nests = make_plugin("datasette-nests")
+    lock = "".join(f"{name}==1.0 --hash=sha256:{HASH}\n" for name in ("datasette-birds", "nests"))
+    make_approval(nests, lock=lock)
+    image = factories.make_image(inputs={"packages": {"datasette-birds": "1.0"}})
+    trees = make_user_of(slug="trees")
+    Instance.objects.filter(pk=trees.instance_id).update(image=image)
+    response = client.get(withdraw_path(approval))
+    lists = {
+        e.get("id"): " ".join(e.text.split()) for e in Page(response.content.decode()).all("ul")
+    }
+    assert lists["brought-by"] == "datasette-nests 1.0 on Datasette 0.65.5"
+    assert lists["holders"] == "trees"
+    assert "nobody can make a workspace on Datasette 0.65.5 until" in text(response)
 
 
 def test_withdrawing_rebuilds_those_that_use_it(client: Client, operator: User) -> None:

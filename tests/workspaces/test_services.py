@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -39,6 +40,14 @@ def test_create_makes_workspace_owner_instance_and_record(owner: User) -> None:
         (owner, Role.OWNER)
     ]
     assert deeds(workspace) == ["created"]
+
+
+@pytest.mark.usefixtures("ready")
+def test_create_takes_release_and_image_of_one_piece(owner: User) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        services.create_workspace(owner, "Trees", "trees")
+    reads = [query for query in captured if 'FROM "workspaces_release"' in query["sql"]]
+    assert len(reads) == 1  # a second one might find another default
 
 
 @pytest.mark.usefixtures("ready")

@@ -65,3 +65,34 @@ def test_what_an_operator_decided_stays_when_the_account_is_gone(ship: Ship) -> 
     catalogue.activate(approval, approval.pins | starter.locks.parse(lock_of("1.5")))
     operator.delete()
     assert ship("2.0") == {"1.0": State.REPLACED, "1.5": State.ACTIVE}
+
+
+def test_what_does_not_fit_the_release_any_more_counts_no_more(ship: Ship) -> None:
+    release = catalogue.default_release()
+    held = release.pins["httpx"].version
+    Release.objects.filter(pk=release.pk).update(lock=lock_of("0.1", "httpx"))
+    old, fitting = (
+        catalogue.approve(make_known(name), release, "1.0", Terms(), factories.make_user())
+        for name in ("datasette-cats", "datasette-dogs")
+    )
+    pins = starter.locks.parse(lock_of("1.0", "datasette-cats") + lock_of("0.1", "httpx"))
+    catalogue.activate(old, pins)
+    catalogue.activate(fitting, starter.locks.parse(lock_of("1.0", "datasette-dogs")))
+    ship("1.0")
+    old.refresh_from_db()
+    fitting.refresh_from_db()
+    assert (old.state, fitting.state) == (State.FAILED, State.ACTIVE)
+    assert f"needs httpx {held}, and datasette-cats needs httpx 0.1" in old.error
+    assert old.ended_at is not None
+
+
+def test_what_came_with_an_upgrade_takes_the_place_of_what_did_not_fit(ship: Ship) -> None:
+    ship("1.0")
+    lock = lock_of("1.0") + lock_of("0.1", "httpx")
+    Approval.objects.update(lock=lock)
+    Release.objects.filter(version=RELEASE).update(lock=lock_of("0.1", "httpx"))
+    assert ship("2.0") == {"1.0": State.FAILED, "2.0": State.ACTIVE}
+
+
+def make_known(name: str) -> Plugin:
+    return Plugin.objects.create(name=name, state=Plugin.State.KNOWN, newest="1.0")

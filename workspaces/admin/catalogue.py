@@ -455,6 +455,8 @@ class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
             template="admin/workspaces/withdraw.html",
             original=approval,
             users=users,
+            holders=catalogue.holders_of(approval.plugin),
+            brought_by=catalogue.brought_by(approval),
             over=over,
             button="Rebuild" if over else "Withdraw",
         )

@@ -6,7 +6,6 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("workspaces", "0008_change_secrets"),
-        ("workspaces", "0008_shipped_approvals"),
     ]
 
     operations = [

@@ -10,7 +10,7 @@ def mark(apps: Any, _: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("workspaces", "0007_rollouts")]
+    dependencies = [("workspaces", "0009_change_detail")]
 
     operations = [
         migrations.AddField(
