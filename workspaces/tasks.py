@@ -1,16 +1,18 @@
 """Work of the workspaces that nobody waits for. Losing or doubling a task does no harm."""
 
 from importlib import import_module
+from typing import Any
 
 from celery import current_app, shared_task
 from django.conf import settings
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
 from workspaces import catalogue, changes, releases, rollouts, services
-from workspaces.models import Approval, Change, Plugin, SignInCode, WorkspaceSession
+from workspaces.models import Approval, Change, Plugin, Release, SignInCode, WorkspaceSession
 
 
 @shared_task
@@ -83,14 +85,14 @@ def prune_images() -> None:
 @shared_task
 def take_up() -> None:
     """Find work whose task was lost, and the worker that died at it."""
-    left = (
+    # Without its image nobody can make a workspace; one that cannot be built says why on its page.
+    unbuilt = Release.objects.filter(offered=True, image=None, error="")
+    left: tuple[tuple[str, QuerySet[Any]], ...] = (
+        ("build_releases", unbuilt),
         ("read_plugin", Plugin.objects.filter(state=Plugin.State.READING)),
         ("lock_approval", Approval.objects.filter(state=Approval.State.LOCKING)),
         ("run_change", Change.objects.filter(state=Change.State.OPEN)),
     )
-    # Without its image nobody can make a workspace; one that cannot be built says why on its page.
-    unbuilt = Release.objects.filter(offered=True, image=None, error="")
-    left += (("build_releases", unbuilt),)
     for task, rows in left:
         for pk in rows.values_list("pk", flat=True):
             current_app.send_task(
