@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import current_app
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import User
