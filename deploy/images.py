@@ -219,11 +219,6 @@ def _names(names: set[str] | frozenset[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def ensure_default_image(builder: Builder, state_dir: Path) -> Image:
-    """The image with the default plugin set, built when there is none. Raises ImageError."""
-    return ensure_image(builder, default_lock(), state_dir)
-
-
 def ensure_image(
     builder: Builder,
     lock: str,

@@ -374,12 +374,12 @@ def test_the_default_image_is_built_once_and_recorded(
     builder: Builder, workspace_image: str, tmp_path: Path
 ) -> None:
     (tmp_path / "wheels").symlink_to(WHEELS)
-    image = images.ensure_default_image(builder, tmp_path)
+    image = images.ensure_image(builder, default_lock(), tmp_path)
     assert image.state == Image.State.READY
     assert image.reference == workspace_image
     assert image.built_at is not None
     assert image.inputs["packages"]["datasette"] == "0.65.5"
-    again = images.ensure_default_image(builder, tmp_path)
+    again = images.ensure_image(builder, default_lock(), tmp_path)
     assert (again.pk, again.built_at) == (image.pk, image.built_at)
     assert Image.objects.count() == 1
 

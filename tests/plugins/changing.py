@@ -89,7 +89,7 @@ class World:
         self._plan = {"memory_mb": plan.memory_mb, "max_workspaces": plan.max_workspaces}
         Plan.objects.update(memory_mb=256, max_workspaces=100)
         release = make_release()
-        image = images.ensure_default_image(self.builder, settings.STATE_DIR)
+        image = images.ensure_image(self.builder, images.default_lock(), settings.STATE_DIR)
         assert image.reference == self._default, "the release's image is the default image"
         Release.objects.filter(pk=release.pk).update(image=image)
         self.release = Release.objects.get(pk=release.pk)

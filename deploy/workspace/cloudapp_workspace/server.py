@@ -24,7 +24,7 @@ from cloudapp_workspace.activity import Activity  # noqa: E402
 from cloudapp_workspace.environment import Environment  # noqa: E402
 from cloudapp_workspace.guard import Guard  # noqa: E402
 
-# Longer than nginx keeps idle upstream connections (60 s), so it is never us who hangs up first:
+# Longer than nginx keeps idle upstream connections (30 s), so it is never us who hangs up first:
 # a POST on a connection that closes at that moment would be an error page for somebody.
 KEEP_ALIVE_SECONDS = 75
 
@@ -122,8 +122,7 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
-        # What has been imported stays: looking through it again and again for garbage would cost a
-        # page about a fifth of its time.
+        # What has been imported stays: nobody need look through it for garbage again and again.
         gc.freeze()
         gc.enable()
         loop = asyncio.get_running_loop()
