@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
+from django.dispatch import Signal
 from django.utils import timezone
 
 from deploy import notify, vault, wakeup
@@ -31,6 +32,9 @@ TOUCH_SECONDS = 15.0
 PRISTINE_SECONDS = 60.0
 # An engine that does not answer is not the instance's fault: asked again soon, never later.
 UNKNOWN_RETRY_SECONDS = 2.0
+
+# Sent for each event, in its transaction: `event` is an InstanceEvent.
+happened = Signal()
 
 _FORGIVEN: dict[str, Any] = {"attempts": 0, "next_attempt_at": None, "last_error": ""}
 _DOWN: dict[str, Any] = {"ready": False, "endpoint": ""}
@@ -71,7 +75,8 @@ def create(image: Image, *, spare: bool = False, **limits: Unpack[Limits]) -> In
 def claim_spare(image: Image, **limits: Unpack[Limits]) -> Instance | None:
     """Return a spare of just this spec that is ready, now the caller's; None when there is none.
 
-    Only one that said just now that its volume holds nobody's data.
+    Only one that said just now that its volume holds nobody's data. The caller tells us by
+    `record_claimed` once everybody can see whose it is.
     """
     lately = timezone.now() - timedelta(seconds=PRISTINE_SECONDS)
     with transaction.atomic():
@@ -86,10 +91,16 @@ def claim_spare(image: Image, **limits: Unpack[Limits]) -> Instance | None:
         instance = ready.order_by("created_at").first()
         if instance is None:
             return None
-        Instance.objects.filter(pk=instance.pk).update(spare=False, last_used_at=timezone.now())
-        _note(instance, "claimed")
+        Instance.objects.filter(pk=instance.pk).update(
+            spare=False, last_used_at=timezone.now(), announced=""
+        )
     instance.spare = False
     return instance
+
+
+def record_claimed(instance: Instance) -> None:
+    """Write that a spare became somebody's; in the transaction that claimed it."""
+    _note(instance, "claimed")
 
 
 def succeed(instance_id: UUID | str) -> Instance:
@@ -309,10 +320,22 @@ def _request(instance: Instance, kind: str, **changes: Any) -> None:
 
 
 def _note(instance: Instance, kind: str, *, step: bool = False, **event: Any) -> None:
-    InstanceEvent.objects.create(
-        instance_id=instance.pk, generation=instance.generation, kind=kind, **event
+    """Write an event and tell everybody. The caller has written to the row, so nobody else does."""
+    status = _new_status(instance)
+    written = InstanceEvent.objects.create(
+        instance_id=instance.pk, generation=instance.generation, kind=kind, status=status, **event
     )
-    notify.send(instance.pk, step=step)
+    happened.send(InstanceEvent, event=written)
+    notify.send(instance.pk, step=step and not status)
+
+
+def _new_status(instance: Instance) -> str:
+    """Return the status if no event has told of it yet, and note that one does now."""
+    row = Instance.objects.get(pk=instance.pk)  # what the caller holds may be older
+    if row.status == row.announced:
+        return ""
+    Instance.objects.filter(pk=row.pk).update(announced=row.status)
+    return row.status
 
 
 # --- reports of the worker that holds the lease -------------------------------------------------
@@ -358,8 +381,11 @@ def record_observation(lease: Lease, instance: Instance, seen: Observation) -> N
         return
     with transaction.atomic():
         _report(lease, instance, **changes)
-        # What was ready and is not any more concerns more people than those who watch.
-        notify.send(instance.pk, step="ready" not in changes)
+        if {"observed", "ready"} & set(changes) and instance.status != instance.announced:
+            _note(instance, "observed")
+        else:
+            # What was ready and is not any more concerns more people than those who watch.
+            notify.send(instance.pk, step="ready" not in changes)
 
 
 def record_lost(lease: Lease, instance: Instance, seen: Observation, message: str) -> None:
@@ -369,7 +395,7 @@ def record_lost(lease: Lease, instance: Instance, seen: Observation, message: st
         lasted = (timezone.now() - instance.ready_at).total_seconds()
     # One transaction: a worker that dies here must not count the same loss twice.
     with transaction.atomic():
-        record_observation(lease, instance, seen)
+        _report(lease, instance, **_news(instance, seen))
         if lasted >= HEALTHY_SECONDS:
             _report(lease, instance, attempts=0, last_error=message, next_attempt_at=None)
         else:

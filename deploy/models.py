@@ -90,6 +90,8 @@ class Instance(models.Model):
     ready_at = models.DateTimeField(null=True, blank=True, editable=False)
     purged_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(default=timezone.now, editable=False)
+    # The status that the last event told of: an event says only what is news.
+    announced = models.CharField(max_length=12, blank=True, default="", db_default="")
 
     # What went wrong, and when to try again.
     attempts = models.PositiveIntegerField(default=0, editable=False)
@@ -143,7 +145,11 @@ class Instance(models.Model):
 
 
 class InstanceEvent(models.Model):
-    """Something that was asked of, done to, or seen of an instance. Append only."""
+    """Something that was asked of, done to, or seen of an instance. Append only.
+
+    Events of one instance get their ids in the order in which they are committed, because whoever
+    writes one holds the instance's row. So a reader that knows the last id misses nothing.
+    """
 
     instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField(default=timezone.now, editable=False)
@@ -153,6 +159,8 @@ class InstanceEvent(models.Model):
     message = models.TextField(blank=True)
     duration_ms = models.PositiveIntegerField(null=True, blank=True)
     failed = models.BooleanField(default=False)
+    # The status that people see from here on; empty when this changed nothing about it.
+    status = models.CharField(max_length=12, blank=True, default="", db_default="")
 
     class Meta:
         ordering: ClassVar[list[str]] = ["id"]

@@ -32,8 +32,8 @@ from deploy.engines.base import EngineError
 from deploy.images import BuildStep, ImageError
 from deploy.models import Image, Instance
 from deploy.states import Desired
-from workspaces import services, sets
-from workspaces.models import Activity, Approval, Change, Plugin, Release, Rollout, Step, Workspace
+from workspaces import activity, services, sets
+from workspaces.models import Approval, Change, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import Refused
 
 logger = logging.getLogger(__name__)
@@ -566,9 +566,4 @@ def _note(change: Change) -> None:
     told += [f"-{name}" for name in sorted(before - after)]
     if change.release_id != change.old_release_id:
         told.append(str(change.release))
-    Activity.objects.create(
-        workspace=change.workspace,
-        user=change.by,
-        verb="changed_plugins",
-        detail=", ".join(told)[:200],
-    )
+    activity.note(change.workspace, change.by, "changed_plugins", ", ".join(told))

@@ -1,28 +1,15 @@
-"""What happened to a workspace, in words: what people did, and what its instance did.
-
-Two tables, one list, newest first.
-"""
+"""What happened to a workspace, in words: what people did, and what its instance did."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
-from django.db.models import (
-    BooleanField,
-    F,
-    IntegerField,
-    OuterRef,
-    Q,
-    QuerySet,
-    Subquery,
-    Value,
-)
-from django.db.models.functions import Coalesce
+from django.db.models import QuerySet
 
 from accounts.models import User
-from deploy.models import Instance, InstanceEvent
-from workspaces.models import Activity, Workspace
+from workspaces import events
+from workspaces.models import Workspace
 
 DEED_WORDS: Mapping[str, str] = {
     "created": "created the workspace",
@@ -43,6 +30,8 @@ _SAID_BY_DEEDS = (
     "restart",
     "want_absent",
     "succeeded",
+    "claimed",
+    "observed",
 )
 
 EVENT_WORDS: Mapping[str, str] = {
@@ -63,6 +52,14 @@ EVENT_WORDS: Mapping[str, str] = {
     "purge": "Removed the data",
     "lost": "It ended without being asked to",
     "unknown": "We could not reach it",
+    "create_requested": "Its instance was asked for",
+    "claimed": "It got an instance that was ready already",
+    "want_running": "Asked to run",
+    "stop_owner": "Asked to stop",
+    "restart": "Asked to restart",
+    "want_absent": "Asked to be removed; the data stays for now",
+    "succeeded": "Its data went over to a new instance",
+    "observed": "It was found in another state",
 }
 
 FAILURE_WORDS: Mapping[str, str] = {
@@ -93,46 +90,12 @@ class Entry:
     times: int = 1
 
 
-_claims = InstanceEvent.objects.filter(instance=OuterRef("instance"), kind="claimed").order_by(
-    "-id"
-)
-
-
 def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
     """Return what happened as one query of plain rows, newest first; `entries` words a page of it.
 
-    A workspace that was deleted and restored has had several instances: all of them count.
+    What a person did and an event says as well is there once.
     """
-    instances = Instance.objects.filter(
-        Q(pk=workspace.instance_id) | Q(successors=workspace.instance_id)
-    )
-    events = (
-        InstanceEvent.objects.filter(
-            instance__in=instances.order_by().values("pk"),
-            # What a spare did before somebody claimed it is nobody's history.
-            id__gt=Coalesce(Subquery(_claims.values("id")[:1]), 0),
-        )
-        .exclude(kind__in=_SAID_BY_DEEDS)
-        .order_by()
-        .annotate(what=F("kind"), more=F("message"), who_id=Value(None, IntegerField()))
-        .values("at", "id", "what", "more", "duration_ms", "failed", "who_id")
-        .annotate(deed=Value(False, BooleanField()))
-    )
-    deeds = (
-        Activity.objects.filter(workspace=workspace)
-        .order_by()
-        .annotate(
-            what=F("verb"),
-            more=F("detail"),
-            duration_ms=Value(None, IntegerField()),
-            failed=Value(False, BooleanField()),
-            who_id=F("user_id"),
-        )
-        .values("at", "id", "what", "more", "duration_ms", "failed", "who_id")
-        .annotate(deed=Value(True, BooleanField()))
-    )
-    both = events.union(deeds, all=True).order_by("-at", "-deed", "-id")
-    return cast("QuerySet[Any, dict[str, Any]]", both)
+    return events.rows_of(workspace, leave_out=_SAID_BY_DEEDS).order_by("-id")
 
 
 def entries(rows: list[dict[str, Any]]) -> list[Entry]:
@@ -156,12 +119,14 @@ def _repeats(later: Entry, entry: Entry) -> bool:
 
 
 def _entry(row: dict[str, Any], names: Mapping[int, str]) -> Entry:
+    who = names.get(row["who_id"], "Somebody who has left") if row["deed"] else ""
+    return Entry(row["at"], who, words_of(row), row["more"], row["duration_ms"], row["failed"])
+
+
+def words_of(row: Mapping[str, Any]) -> str:
+    """Return what one of the rows says, in words."""
     what: str = row["what"]
     if row["deed"]:
-        who = names.get(row["who_id"], "Somebody who has left")
-        text = DEED_WORDS.get(what, what.replace("_", " "))
-    else:
-        who = ""
-        words = FAILURE_WORDS if row["failed"] and what in FAILURE_WORDS else EVENT_WORDS
-        text = words.get(what, what.replace("_", " ").capitalize())
-    return Entry(row["at"], who, text, row["more"], row["duration_ms"], row["failed"])
+        return DEED_WORDS.get(what, what.replace("_", " "))
+    words = FAILURE_WORDS if row["failed"] and what in FAILURE_WORDS else EVENT_WORDS
+    return words.get(what, what.replace("_", " ").capitalize())

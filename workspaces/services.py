@@ -18,8 +18,8 @@ from deploy import lifecycle, spares
 from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
-from workspaces import slugs
-from workspaces.models import Activity, Member, Plan, Release, Role, Workspace
+from workspaces import activity, slugs
+from workspaces.models import Member, Plan, Release, Role, Workspace
 
 MAX_NAME = 80
 
@@ -144,7 +144,8 @@ def _create(user: User, name: str, slug: str) -> Workspace:
         raise NoImage
     image = release.image
     limits = plan.limits
-    instance = lifecycle.claim_spare(image, **limits) or lifecycle.create(image, **limits)
+    spare = lifecycle.claim_spare(image, **limits)
+    instance = spare or lifecycle.create(image, **limits)
     workspace = Workspace.objects.create(
         name=name,
         slug=slug,
@@ -153,7 +154,9 @@ def _create(user: User, name: str, slug: str) -> Workspace:
         instance=instance,
     )
     Member.objects.create(workspace=workspace, user=user, role=Role.OWNER)
-    _note(workspace, user, "created")
+    activity.note(workspace, user, "created")
+    if spare:
+        lifecycle.record_claimed(spare)
     return workspace
 
 
@@ -163,7 +166,7 @@ def rename(workspace: Workspace, user: User, name: str) -> None:
     with _changing(workspace) as current:
         if current.name == name:
             return
-        _note(current, user, "renamed", f"from “{current.name}” to “{name}”")
+        activity.note(current, user, "renamed", f"from “{current.name}” to “{name}”")
         Workspace.objects.filter(pk=current.pk).update(name=name)
     workspace.name = name
 
@@ -177,7 +180,7 @@ def start(workspace: Workspace, user: User) -> None:
         if instance.desired == Desired.RUNNING and instance.status is not Status.FAILED:
             return
         lifecycle.want_running(instance.pk)
-        _note(current, user, "started")
+        activity.note(current, user, "started")
 
 
 def stop(workspace: Workspace, user: User) -> None:
@@ -187,14 +190,14 @@ def stop(workspace: Workspace, user: User) -> None:
         if instance.desired == Desired.STOPPED and instance.stop_reason == StopReason.OWNER:
             return
         lifecycle.want_stopped(instance.pk, StopReason.OWNER)
-        _note(current, user, "stopped")
+        activity.note(current, user, "stopped")
 
 
 def restart(workspace: Workspace, user: User) -> None:
     """Replace its container by a fresh one; the data stays."""
     with _changing(workspace) as current:
         lifecycle.restart(current.instance.pk)
-        _note(current, user, "restarted")
+        activity.note(current, user, "restarted")
 
 
 def delete(workspace: Workspace, user: User) -> None:
@@ -206,7 +209,7 @@ def delete(workspace: Workspace, user: User) -> None:
         purge_at = now + timedelta(seconds=settings.DELETE_GRACE_SECONDS)
         lifecycle.want_absent(current.instance.pk, purge_at)
         Workspace.objects.filter(pk=current.pk).update(deleted_at=now)
-        _note(current, user, "deleted")
+        activity.note(current, user, "deleted")
 
 
 def undelete(workspace: Workspace, user: User) -> None:
@@ -218,7 +221,7 @@ def undelete(workspace: Workspace, user: User) -> None:
                 return
             successor = lifecycle.succeed(current.instance.pk)
             Workspace.objects.filter(pk=current.pk).update(deleted_at=None, instance=successor)
-            _note(current, user, "restored")
+            activity.note(current, user, "restored")
 
 
 # --- helpers -----------------------------------------------------------------------------------
@@ -266,7 +269,3 @@ def _checked_name(name: str) -> str:
     if len(name) > MAX_NAME:
         raise Refused(f"Use at most {MAX_NAME} characters.", "name")
     return name
-
-
-def _note(workspace: Workspace, user: User, verb: str, detail: str = "") -> None:
-    Activity.objects.create(workspace=workspace, user=user, verb=verb, detail=detail[:200])

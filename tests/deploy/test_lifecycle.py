@@ -427,3 +427,19 @@ def test_nobody_is_told_of_what_did_not_happen() -> None:
         instance = new()
         transaction.set_rollback(True)
     assert _told(instance) == []
+
+
+def test_an_event_tells_of_a_status_once() -> None:
+    instance = new()
+    lifecycle.want_stopped(instance.pk, StopReason.OWNER)
+    lifecycle.want_stopped(instance.pk, StopReason.OPERATOR)
+    lifecycle.want_stopped(instance.pk, StopReason.OPERATOR)
+    lifecycle.want_absent(instance.pk, timezone.now())
+    told = list(instance.events.values_list("kind", "status"))
+    assert told == [
+        ("create_requested", "provisioning"),
+        ("stop_owner", "stopped"),
+        ("stop_operator", "suspended"),
+        ("stop_operator", ""),
+        ("want_absent", "deleting"),
+    ]

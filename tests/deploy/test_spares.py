@@ -17,7 +17,7 @@ from deploy.reconcile import reconcile
 from deploy.spares import Stock
 from deploy.states import Desired, Observed, Status
 from tests.deploy.fake_engine import FakeEngine
-from tests.deploy.rows import fresh, kinds, new, put
+from tests.deploy.rows import fresh, new, put
 from tests.factories import make_image
 
 pytestmark = pytest.mark.django_db
@@ -104,7 +104,9 @@ def test_the_oldest_that_is_ready_is_claimed_once(fake: FakeEngine) -> None:
     claimed = lifecycle.claim_spare(image, **LIMITS)
     assert claimed == first
     assert not fresh(first).spare
-    assert kinds(first)[-1] == "claimed"
+    lifecycle.record_claimed(claimed)
+    # Its new owner hears of its status as if it were new.
+    assert first.events.values_list("kind", "status").last() == ("claimed", "running")
     assert lifecycle.claim_spare(image, **LIMITS) == second
     assert lifecycle.claim_spare(image, **LIMITS) is None
 

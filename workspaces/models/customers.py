@@ -61,6 +61,8 @@ class Workspace(models.Model):
     # What its owners switched on; what is required is in every image anyway.
     plugins = models.ManyToManyField(Approval, related_name="workspaces", blank=True)
     instance = models.OneToOneField(Instance, on_delete=models.PROTECT, related_name="workspace")
+    # What an integrator wants to remember of it, {name: text}: ours to keep, theirs to understand.
+    metadata = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     # Deletion was asked for; until the instance is purged it can be undone.
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -153,7 +155,11 @@ class WorkspaceSession(models.Model):
 
 
 class Activity(models.Model):
-    """Who did what to a workspace, for its members to read. Append only."""
+    """Who did what to a workspace, for its members to read. Append only.
+
+    Its ids come from the sequence of deploy's InstanceEvent, so that both make one history with one
+    order; see workspaces.events.
+    """
 
     workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="activities")
     user = models.ForeignKey(

@@ -1,0 +1,17 @@
+"""Write down what people do to a workspace. The only writer of Activity."""
+
+from accounts.models import User
+from deploy import notify
+from workspaces.models import Activity, Workspace
+
+
+def note(workspace: Workspace, user: User | None, verb: str, detail: str = "") -> Activity:
+    """Write a deed, and tell everybody who watches.
+
+    In the transaction of the deed, which holds the rows of the workspace and its instance: so deeds
+    and events of one workspace get their ids in the order in which they are committed. `user` is
+    None for what the operators' machinery does by itself.
+    """
+    deed = Activity.objects.create(workspace=workspace, user=user, verb=verb, detail=detail[:200])
+    notify.send(workspace.instance_id, step=True)
+    return deed
