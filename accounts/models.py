@@ -108,3 +108,52 @@ class Profile(models.Model):
 
     def __str__(self) -> str:
         return self.display_name or f"profile of user {self.user_id}"
+
+
+class ApiToken(models.Model):
+    """What lets a program act for a user. Its text is shown once; only a digest is kept.
+
+    `only` is the one thing that it opens, by the key of that thing, or None for all that its user
+    may: accounts does not know what it is. `parent` is the token with which this one was made.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=80)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    # Its first characters, to know it again.
+    hint = models.CharField(max_length=20, editable=False)
+    scopes = models.JSONField(default=list)
+    only = models.UUIDField(null=True, blank=True)
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="children"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        verbose_name = "API token"
+        ordering: ClassVar[list[str]] = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.hint}…)"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it opens anything still."""
+        expired = self.expires_at is not None and self.expires_at <= timezone.now()
+        return self.revoked_at is None and not expired
+
+
+class ApiBudget(models.Model):
+    """How much of its rate an API token has used: see accounts.rates. An unlogged table."""
+
+    token = models.OneToOneField(
+        ApiToken, primary_key=True, on_delete=models.CASCADE, related_name="+"
+    )
+    # When the whole rate is there again.
+    full_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"budget of token {self.token_id}"

@@ -1,0 +1,50 @@
+"""Find instances by the status that people see: states.status_of, as a condition for the database.
+
+A test compares the two for every state that a row can have.
+"""
+
+from functools import reduce
+from operator import or_
+
+from django.db.models import Q
+
+from deploy.states import (
+    FAILED_AFTER_ATTEMPTS,
+    STOPPED_STATUS,
+    Desired,
+    Observed,
+    Status,
+)
+
+
+def having_status(*statuses: Status, prefix: str = "") -> Q:
+    """Return the condition for instances with one of these statuses.
+
+    `prefix` leads to the instance from the rows that are asked for, such as `instance__`.
+    """
+    conditions = _conditions(prefix)
+    return reduce(or_, (conditions[status] for status in statuses))
+
+
+def _conditions(prefix: str) -> dict[Status, Q]:
+    def q(**lookups: object) -> Q:
+        return Q(**{f"{prefix}{name}": value for name, value in lookups.items()})
+
+    up = q(observed__in=[Observed.RUNNING, Observed.PAUSED]) | q(
+        ready=True, observed=Observed.UNKNOWN
+    )
+    stopped = q(desired=Desired.STOPPED)
+    paused = q(desired=Desired.PAUSED, observed=Observed.PAUSED)
+    wanted = q(desired=Desired.RUNNING) | (q(desired=Desired.PAUSED) & ~paused)
+    failed = q(attempts__gte=FAILED_AFTER_ATTEMPTS)
+    gone = q(purged_at__isnull=False)
+    found = {
+        status: stopped & ~up & q(stop_reason=reason) for reason, status in STOPPED_STATUS.items()
+    }
+    found[Status.SLEEPING] |= paused
+    found[Status.RUNNING] = (stopped & up) | (wanted & q(ready=True))
+    found[Status.FAILED] = wanted & q(ready=False) & failed
+    found[Status.PROVISIONING] = wanted & q(ready=False) & ~failed
+    found[Status.DELETED] = q(desired=Desired.ABSENT) & gone
+    found[Status.DELETING] = q(desired=Desired.ABSENT) & ~gone
+    return found

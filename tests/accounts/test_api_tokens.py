@@ -1,0 +1,127 @@
+"""API tokens: what they look like, what they may, and how they end."""
+
+import re
+from datetime import timedelta
+from io import StringIO
+from uuid import uuid4
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from accounts import api_tokens, rates
+from accounts.api_tokens import NotAllowed, Scope
+from accounts.models import ApiToken, User
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def user() -> User:
+    return factories.make_user("ada@example.org")
+
+
+def test_the_text_can_be_told_from_chance_and_is_never_kept(user: User) -> None:
+    token, text = api_tokens.create(user, "ci", ["read"])
+    assert re.fullmatch(api_tokens.PATTERN, text)
+    assert api_tokens.is_wellformed(text)
+    other_end = "0" if text[-1] != "0" else "1"
+    assert not api_tokens.is_wellformed(text[:-1] + other_end)
+    assert not api_tokens.is_wellformed(text + "0")
+    assert text not in str(ApiToken.objects.values().get(pk=token.pk))
+    assert text.startswith(token.hint)
+    assert len({api_tokens.new_text() for _ in range(100)}) == 100
+
+
+def test_a_good_token_is_found_and_a_bad_one_is_not(user: User) -> None:
+    token, text = api_tokens.create(user, "ci", ["read"])
+    assert api_tokens.find(text) == token
+    assert api_tokens.find(api_tokens.new_text()) is None
+    assert api_tokens.find("cloudapp_nonsense") is None
+    ApiToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert api_tokens.find(text) is None
+    ApiToken.objects.update(expires_at=None)
+    User.objects.update(is_active=False)
+    assert api_tokens.find(text) is None
+    User.objects.update(is_active=True)
+    api_tokens.revoke(token)
+    assert api_tokens.find(text) is None
+
+
+def test_revoking_ends_what_was_made_with_it(user: User) -> None:
+    first, _ = api_tokens.create(user, "first", ["read", "lifecycle"])
+    child, _ = api_tokens.create(user, "child", ["read"], parent=first)
+    _, grandchild = api_tokens.create(user, "grandchild", ["read"], parent=child)
+    _, other = api_tokens.create(user, "other", ["read"])
+    assert api_tokens.revoke(first) == 3
+    assert api_tokens.find(grandchild) is None
+    assert api_tokens.find(other)
+    assert api_tokens.revoke(first) == 0
+
+
+def test_a_token_hands_on_no_more_than_it_has(user: User) -> None:
+    soon, here = timezone.now() + timedelta(hours=1), uuid4()
+    parent, _ = api_tokens.create(user, "p", ["read"], only=here, expires_at=soon)
+    more = {"only": here, "expires_at": soon, "parent": parent}
+    for scopes, changed in (
+        (["read", "lifecycle"], {}),
+        (["read"], {"only": None}),
+        (["read"], {"only": uuid4()}),
+        (["read"], {"expires_at": None}),
+        (["read"], {"expires_at": soon + timedelta(seconds=1)}),
+    ):
+        with pytest.raises(NotAllowed):
+            api_tokens.create(user, "child", scopes, **(more | changed))
+    child, _ = api_tokens.create(user, "child", ["read"], **more)
+    assert child.parent == parent
+
+
+def test_what_cannot_be_made(user: User) -> None:
+    for name, scopes, more in (
+        (" ", ["read"], {}),
+        ("x" * 81, ["read"], {}),
+        ("ci", [], {}),
+        ("ci", ["everything"], {}),
+        ("ci", ["operator"], {}),
+        ("ci", ["read"], {"expires_at": timezone.now()}),
+    ):
+        with pytest.raises(NotAllowed):
+            api_tokens.create(user, name, scopes, **more)
+    assert not ApiToken.objects.exists()
+    operator = factories.make_user(is_staff=True)
+    token, _ = api_tokens.create(operator, "ops", ["operator", "read"])
+    assert token.scopes == [Scope.READ, Scope.OPERATOR]
+
+
+def test_the_command_prints_a_token_and_nothing_else(user: User) -> None:
+    out = StringIO()
+    call_command(
+        "create_token",
+        "ADA@example.org",
+        "--name",
+        "ci",
+        "--scope",
+        "read",
+        "lifecycle",
+        stdout=out,
+    )
+    token = api_tokens.find(out.getvalue().strip())
+    assert token
+    assert (token.user, token.name, token.scopes) == (user, "ci", ["read", "lifecycle"])
+    with pytest.raises(CommandError, match="nobody has verified"):
+        call_command("create_token", "bob@example.org", "--name", "ci", "--scope", "read")
+    with pytest.raises(CommandError, match="for operators"):
+        call_command("create_token", "ada@example.org", "--name", "ci", "--scope", "operator")
+
+
+def test_a_rate_lets_a_burst_through_and_then_as_many_as_flow_back(user: User) -> None:
+    token, _ = api_tokens.create(user, "ci", ["read"])
+    other, _ = api_tokens.create(user, "other", ["read"])
+    # So slow that nothing flows back while this test runs.
+    budgets = [rates.spend(token.pk, limit=3, window=86400) for _ in range(5)]
+    assert [budget.allowed for budget in budgets] == [True, True, True, False, False]
+    assert [budget.remaining for budget in budgets] == [2, 1, 0, 0, 0]
+    assert 86400 / 3 - 60 < budgets[-1].retry_after <= 86400 / 3 + 1
+    assert rates.spend(other.pk, limit=3, window=86400).allowed
+    assert rates.spend(token.pk, limit=3, window=1).allowed is False
