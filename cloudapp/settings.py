@@ -4,6 +4,7 @@ A secret may also be given as a file: NAME_FILE is the path of a file that holds
 """
 
 import tempfile
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -154,12 +155,14 @@ CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TIMEZONE = TIME_ZONE
 # Work that a person waits for never queues behind work that nobody watches.
-CELERY_TASK_QUEUES = [Queue("now"), Queue("later")]
+CELERY_TASK_QUEUES = [Queue("now"), Queue("later"), Queue("outside")]
 CELERY_TASK_DEFAULT_QUEUE = "now"
 CELERY_TASK_ROUTES = {
     "deploy.tasks.reconcile": {"queue": "now"},
     "deploy.tasks.sweep": {"queue": "now"},
     "deploy.tasks.fetch_log": {"queue": "now"},
+    # Somebody else's server may take its time over it.
+    "workspaces.tasks.send_webhook": {"queue": "outside"},
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
@@ -228,6 +231,13 @@ LEASE_SECONDS: float = env.float("LEASE_SECONDS", default=30.0)
 DELETE_GRACE_SECONDS: int = env.int("DELETE_GRACE_SECONDS", default=7 * 86400)
 ORPHAN_GRACE_SECONDS: int = env.int("ORPHAN_GRACE_SECONDS", default=3600)
 WAKE_HOLD_SECONDS: float = env.float("WAKE_HOLD_SECONDS", default=20.0)
+
+# --- webhooks ----------------------------------------------------------------------------------
+
+# Networks beside the public internet that customers may have something sent to.
+WEBHOOK_ALLOWED_NETWORKS = [
+    ip_network(network) for network in env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])
+]
 
 # --- the router: nginx, and what it asks --------------------------------------------------------
 

@@ -27,6 +27,7 @@ NEEDS: Mapping[str, Role] = {
     "restart": Role.OWNER,
     "rename": Role.OWNER,
     "change_plugins": Role.OWNER,
+    "manage_webhooks": Role.OWNER,
     "delete": Role.OWNER,
     "undelete": Role.OWNER,
 }

@@ -20,7 +20,15 @@ DEED_WORDS: Mapping[str, str] = {
     "deleted": "deleted the workspace",
     "restored": "brought the workspace back",
     "changed_plugins": "changed the plugins",
+    "added_webhook": "added the webhook",
+    "changed_webhook": "changed the webhook",
+    "rotated_webhook": "gave a new secret to the webhook",
+    "removed_webhook": "removed the webhook",
+    "disabled_webhook": "Switched a webhook off",
 }
+
+# Deeds that nobody did: this software by itself.
+_BY_ITSELF = ("disabled_webhook",)
 
 # Requests that people make through services: the Activity beside them already says who and what.
 _SAID_BY_DEEDS = (
@@ -119,7 +127,8 @@ def _repeats(later: Entry, entry: Entry) -> bool:
 
 
 def _entry(row: dict[str, Any], names: Mapping[int, str]) -> Entry:
-    who = names.get(row["who_id"], "Somebody who has left") if row["deed"] else ""
+    by_somebody = row["deed"] and row["what"] not in _BY_ITSELF
+    who = names.get(row["who_id"], "Somebody who has left") if by_somebody else ""
     return Entry(row["at"], who, words_of(row), row["more"], row["duration_ms"], row["failed"])
 
 

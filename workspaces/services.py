@@ -163,17 +163,17 @@ def _create(user: User, name: str, slug: str) -> Workspace:
 def rename(workspace: Workspace, user: User, name: str) -> None:
     """Give the workspace another name. Its address stays, so that links keep working."""
     name = _checked_name(name)
-    with _changing(workspace) as current:
+    with changing(workspace) as current:
         if current.name == name:
             return
-        activity.note(current, user, "renamed", f"from “{current.name}” to “{name}”")
         Workspace.objects.filter(pk=current.pk).update(name=name)
+        activity.note(current, user, "renamed", f"from “{current.name}” to “{name}”")
     workspace.name = name
 
 
 def start(workspace: Workspace, user: User) -> None:
     """Start it, or try again now if it failed."""
-    with _changing(workspace) as current:
+    with changing(workspace) as current:
         instance = current.instance
         if instance.stop_reason == StopReason.OPERATOR:
             raise Refused("The operators suspended this workspace, so only they can start it.")
@@ -185,7 +185,7 @@ def start(workspace: Workspace, user: User) -> None:
 
 def stop(workspace: Workspace, user: User) -> None:
     """Stop it, so that no request wakes it."""
-    with _changing(workspace) as current:
+    with changing(workspace) as current:
         instance = current.instance
         if instance.desired == Desired.STOPPED and instance.stop_reason == StopReason.OWNER:
             return
@@ -195,7 +195,7 @@ def stop(workspace: Workspace, user: User) -> None:
 
 def restart(workspace: Workspace, user: User) -> None:
     """Replace its container by a fresh one; the data stays."""
-    with _changing(workspace) as current:
+    with changing(workspace) as current:
         lifecycle.restart(current.instance.pk)
         activity.note(current, user, "restarted")
 
@@ -239,7 +239,7 @@ def _locked(workspace: Workspace) -> Iterator[Workspace]:
 
 
 @contextmanager
-def _changing(workspace: Workspace) -> Iterator[Workspace]:
+def changing(workspace: Workspace) -> Iterator[Workspace]:
     """As `_locked`, but a workspace that is being deleted takes no changes."""
     with _locked(workspace) as current:
         if current.deleted_at is not None:

@@ -11,11 +11,13 @@ from workspaces.models.customers import (
     Workspace,
     WorkspaceSession,
 )
+from workspaces.models.webhooks import Delivery, Webhook
 
 __all__ = [
     "Activity",
     "Approval",
     "Change",
+    "Delivery",
     "Grant",
     "Member",
     "Plan",
@@ -25,6 +27,7 @@ __all__ = [
     "Rollout",
     "SignInCode",
     "Step",
+    "Webhook",
     "Workspace",
     "WorkspaceSession",
 ]
