@@ -72,7 +72,7 @@ def due() -> QuerySet[Delivery]:
     """Return what the beat has sent: all that is due, but one of each webhook that is failing."""
     ready = _ready(timezone.now())
     failing = ready.exclude(webhook__failing_since=None)
-    first = failing.order_by("webhook", "next_attempt_at").distinct("webhook")
+    first = failing.order_by("webhook_id", "next_attempt_at").distinct("webhook_id")
     turn = Q(webhook__failing_since=None) | Q(pk__in=first.values("pk"))
     return ready.filter(turn).order_by("next_attempt_at")[:TAKEN_UP_AT_ONCE]
 
