@@ -1,6 +1,7 @@
 """Who is told when something happens, and every message that was or is to be sent to them."""
 
 import uuid
+from datetime import timedelta
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -91,3 +92,9 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} {self.id}"
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether an attempt is under way, or as good as."""
+        soon = timezone.now() + timedelta(seconds=10)
+        return self.state == self.State.PENDING and self.next_attempt_at <= soon
