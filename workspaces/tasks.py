@@ -28,6 +28,7 @@ def clear_expired() -> None:
     SignInCode.objects.filter(expires_at__lt=now).delete()
     WorkspaceSession.objects.filter(expires_at__lt=now).delete()
     services.release_purged()
+    services.forget_old_keys()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
 
