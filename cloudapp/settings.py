@@ -212,6 +212,16 @@ CELERY_BEAT_SCHEDULE = {
     },
 }
 
+# --- how much people may ask for -----------------------------------------------------------------
+
+# Of one API token; a burst may use all of them at once.
+API_REQUESTS_PER_MINUTE: int = env.int("API_REQUESTS_PER_MINUTE", default=600)
+# Of one user, beside what the plan allows to have.
+CREATIONS_PER_HOUR: int = env.int("CREATIONS_PER_HOUR", default=30)
+# How many requests of one process may wait for something to come true, and of one token.
+API_HOLDS: int = env.int("API_HOLDS", default=12)
+API_HOLDS_PER_TOKEN: int = env.int("API_HOLDS_PER_TOKEN", default=10)
+
 # --- instances: where and how customers' containers run ----------------------------------------
 
 NAMESPACE: str = env.str("NAMESPACE", default="cloudapp")

@@ -34,10 +34,13 @@ from deploy.models import Image, Instance
 from deploy.states import Desired
 from workspaces import activity, services, sets
 from workspaces.models import Approval, Change, Plugin, Release, Rollout, Step, Workspace
-from workspaces.services import Refused
+from workspaces.services import Refused, TooOften
 
 logger = logging.getLogger(__name__)
 
+MAX_SECRETS = 50
+# After which it is worth to ask again when an hour's changes are used up.
+CHANGES_RETRY_SECONDS = 600
 # A container of the new image that failed so often does not work; once may have been a hiccup.
 SWITCH_ATTEMPTS = 2
 
@@ -95,7 +98,8 @@ def _ask(  # noqa: PLR0917 - each is another thing
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
-    raise Refused("Another change is under way. Wait until it is done, then try again.")
+    words = "Another change is under way. Wait until it is done, then try again."
+    raise Refused(words, code="change_under_way")
 
 
 def _refuse_conflicts(release: Release, wanted: Iterable[Approval]) -> None:
@@ -117,12 +121,13 @@ def _open(  # noqa: PLR0917 - each is another thing
     if release.pk != current.release_id and release.pk == workspace.release_id:
         raise Refused("Another release was switched to just now. Look again, then try again.")
     if current.deleted_at is not None:
-        raise Refused("This workspace is deleted. Bring it back first.")
+        raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
     if rollout is None and not (by and by.is_staff) and _asked_often(current):
-        raise Refused(
+        words = (
             f"This workspace has asked for {settings.CHANGES_PER_HOUR} changes in an hour, as many "
             "as it may. Choose all that you want at once, and try again later."
         )
+        raise TooOften(words, "too_many_changes", CHANGES_RETRY_SECONDS)
     change = Change.objects.create(
         workspace=current,
         by=by,
@@ -250,16 +255,34 @@ def sealed(values: Mapping[str, str]) -> dict[str, str]:
     """
     for name, value in values.items():
         if words := vault.problem(name, value):
-            raise Refused(words)
+            raise Refused(words, code="invalid")
     return {name: vault.seal(value) for name, value in values.items() if value}
 
 
-def remove_secret(workspace: Workspace, name: str) -> None:
-    """Forget a secret."""
-    with transaction.atomic():
-        instance = Instance.objects.select_for_update().get(pk=workspace.instance_id)
-        kept = {k: v for k, v in instance.secrets.items() if k != name}
-        lifecycle.set_secrets(instance.pk, kept)
+def remove_secret(workspace: Workspace, by: User, name: str) -> None:
+    """Forget a secret; what runs has it until its next start. Raises Refused."""
+    with services.changing(workspace) as current:
+        if name not in current.instance.secrets:
+            raise Refused(f"There is no secret {name[:70]!r}.", code="not_found")
+        kept = {k: v for k, v in current.instance.secrets.items() if k != name}
+        lifecycle.set_secrets(current.instance.pk, kept)
+        activity.note(current, by, "removed_secret", name)
+
+
+def set_secret(workspace: Workspace, by: User, name: str, value: str) -> None:
+    """Keep a secret, or another value of it. What runs is replaced, so that it gets it at once.
+
+    Raises Refused.
+    """
+    given = sealed({name: value})
+    if not given:
+        raise Refused("Give it a value; to forget it, remove it.", "value")
+    with services.changing(workspace) as current:
+        secrets = current.instance.secrets | given
+        if len(secrets) > MAX_SECRETS:
+            raise Refused(f"A workspace keeps at most {MAX_SECRETS} secrets.")
+        lifecycle.change_spec(current.instance.pk, "set_secret", secrets=secrets)
+        activity.note(current, by, "set_secret", name)
 
 
 def reseal_secrets() -> int:

@@ -20,6 +20,15 @@ DEED_WORDS: Mapping[str, str] = {
     "deleted": "deleted the workspace",
     "restored": "brought the workspace back",
     "changed_plugins": "changed the plugins",
+    "changed_metadata": "changed the metadata",
+    "set_secret": "set a secret",
+    "removed_secret": "removed a secret",
+    "changed_role": "changed a role",
+    "removed_member": "removed a member",
+    "left": "left the workspace",
+    "suspended": "suspended the workspace",
+    "resumed": "lifted the suspension",
+    "changed_plan": "changed the plan",
     "added_webhook": "added the webhook",
     "changed_webhook": "changed the webhook",
     "rotated_webhook": "gave a new secret to the webhook",
@@ -40,6 +49,7 @@ _SAID_BY_DEEDS = (
     "succeeded",
     "claimed",
     "observed",
+    "set_secret",
 )
 
 EVENT_WORDS: Mapping[str, str] = {
@@ -48,6 +58,7 @@ EVENT_WORDS: Mapping[str, str] = {
     "stop_idle": "Went to sleep: nobody used it for a while",
     "stop_operator": "The operators suspended it",
     "change_spec": "The operators changed what it may use",
+    "set_secret": "A secret changed, so it is made anew",
     "change_plugins": "Changed over to the new set of plugins",
     "roll_back": "Went back to the old set of plugins",
     "create": "Made the container",
@@ -127,9 +138,15 @@ def _repeats(later: Entry, entry: Entry) -> bool:
 
 
 def _entry(row: dict[str, Any], names: Mapping[int, str]) -> Entry:
-    by_somebody = row["deed"] and row["what"] not in _BY_ITSELF
-    who = names.get(row["who_id"], "Somebody who has left") if by_somebody else ""
+    who = who_of(row, names) or ""
     return Entry(row["at"], who, words_of(row), row["more"], row["duration_ms"], row["failed"])
+
+
+def who_of(row: Mapping[str, Any], names: Mapping[int, str]) -> str | None:
+    """Return who did what one of the rows says; None for what happened by itself."""
+    if not row["deed"] or row["what"] in _BY_ITSELF:
+        return None
+    return names.get(row["who_id"], "Somebody who has left")
 
 
 def words_of(row: Mapping[str, Any]) -> str:

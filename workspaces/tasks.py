@@ -29,6 +29,7 @@ def clear_expired() -> None:
     WorkspaceSession.objects.filter(expires_at__lt=now).delete()
     services.release_purged()
     sending.prune()
+    services.forget_old_keys()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
 
