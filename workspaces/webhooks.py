@@ -19,7 +19,7 @@ from accounts.models import User
 from deploy import vault
 from workspaces import activity, outbox, outside, services
 from workspaces.models import Delivery, Webhook, Workspace
-from workspaces.services import Refused
+from workspaces.services import Refused, TooOften
 
 MAX_WEBHOOKS = 10
 MAX_NAME = 80
@@ -113,23 +113,28 @@ def ping(webhook: Webhook, by: User) -> Delivery:
         lately = timezone.now() - timedelta(minutes=1)
         sent = row.deliveries.filter(type=outbox.PING, created_at__gt=lately)
         if sent.count() >= PINGS_A_MINUTE:
-            raise Refused(f"{PINGS_A_MINUTE} test messages a minute must do. Try again shortly.")
+            words = f"{PINGS_A_MINUTE} test messages a minute must do. Try again shortly."
+            raise TooOften(words, "too_many_requests", 60)
         return outbox.write_ping(row, by)
 
 
-def redeliver(delivery: Delivery) -> None:
-    """Send a message again, with the same id; one that waits for its next attempt, now."""
+def redeliver(delivery: Delivery) -> Delivery:
+    """Send a message again, with the same id; one that waits for its next attempt, now.
+
+    Return it as it is then. Raises Refused.
+    """
     with transaction.atomic():
-        row = Delivery.objects.select_for_update(of=("self",)).filter(pk=delivery.pk)
-        found = row.select_related("webhook").first()
-        if found is None:
-            raise Refused("This message is not kept any more.")
-        _demand_active(found.webhook)
-        again: dict[str, Any] = {"next_attempt_at": timezone.now()}
-        if found.state != Delivery.State.PENDING:
-            again |= {"state": Delivery.State.PENDING, "attempts": 0, "delivered_at": None}
-        row.update(**again)
-        outbox.wake(found)
+        rows = Delivery.objects.select_for_update(of=("self",)).select_related("webhook")
+        row = rows.filter(pk=delivery.pk).first()
+        if row is None:
+            raise Refused("This message is not kept any more.", code="not_found")
+        _demand_active(row.webhook)
+        row.next_attempt_at = timezone.now()
+        if row.state != Delivery.State.PENDING:
+            row.state, row.attempts, row.delivered_at = Delivery.State.PENDING, 0, None
+        row.save(update_fields=["next_attempt_at", "state", "attempts", "delivered_at"])
+        outbox.wake(row)
+    return row
 
 
 def reseal_secrets() -> int:
@@ -163,7 +168,7 @@ def _holding(workspace: Workspace | None) -> Iterator[Workspace | None]:
 def _locked(webhook: Webhook) -> Webhook:
     row = Webhook.objects.select_for_update(of=("self",)).filter(pk=webhook.pk).first()
     if row is None:
-        raise Refused("This webhook is not there any more.")
+        raise Refused("This webhook is not there any more.", code="not_found")
     return row
 
 

@@ -6,6 +6,7 @@ interrupted, leaves no key behind and can be asked again.
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -21,7 +22,9 @@ from workspaces.models import IdempotencyKey
 
 MAX_KEY = 255
 # What they answer is a secret, and shown once.
-NEVER_KEPT = ("/api/v1/tokens",)
+NEVER_KEPT = re.compile(
+    r"/api/v1/(tokens|(workspaces/[^/]+|operator)/webhooks(/[0-9]+/rotate)?)",
+)
 _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
 View = Callable[..., HttpResponseBase]
 
@@ -53,7 +56,8 @@ def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpRes
     def answer() -> HttpResponseBase:
         return _as_problem(request, view(request, *args, **kwargs))
 
-    if request.method == "POST" and key and caller is not None and request.path not in NEVER_KEPT:
+    once = request.method == "POST" and key and not NEVER_KEPT.fullmatch(request.path)
+    if once and caller is not None:
         return _once(caller, _checked(key), request, answer)
     return answer()
 

@@ -15,6 +15,7 @@ from workspaces.api.people_routes import router as people
 from workspaces.api.problems import Problem, of_refusal, of_validation
 from workspaces.api.schema import Api
 from workspaces.api.setup_routes import router as setup
+from workspaces.api.webhook_routes import router as webhooks
 from workspaces.api.workspace_routes import router as workspaces
 from workspaces.services import Refused
 
@@ -31,7 +32,7 @@ api = Api(
         "Send `Authorization: Bearer <token>`; make tokens at /account/tokens/."
     ),
 )
-for router in (workspaces, live, setup, people):
+for router in (workspaces, live, setup, people, webhooks):
     api.add_router("", router)
 
 
