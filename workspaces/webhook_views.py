@@ -13,16 +13,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.models import User
-from deploy import vault
-from workspaces import access, outbox, webhooks
+from workspaces import access, outbox, shown_once, webhooks
 from workspaces.forms import WebhookForm
 from workspaces.models import Delivery, Member, Webhook
 from workspaces.services import Refused
 from workspaces.views import SignedInRequest, signed_in
 
 PER_PAGE = 20
-# In the session, sealed: a new secret on its way to the next page, which shows it once.
-_NEW_SECRET = "webhook_secret"  # noqa: S105
 
 
 def _member(request: SignedInRequest, slug: str) -> Member:
@@ -32,19 +29,6 @@ def _member(request: SignedInRequest, slug: str) -> Member:
 def _webhook(member: Member, pk: int) -> Webhook:
     found = webhooks.webhooks_of(member.workspace).select_related("workspace__instance")
     return get_object_or_404(found, pk=pk)
-
-
-def _show_next(request: HttpRequest, webhook: Webhook, secret: str) -> None:
-    request.session[_NEW_SECRET] = [webhook.pk, vault.seal(secret)]
-
-
-def _new_secret(request: HttpRequest, webhook: Webhook) -> str:
-    """Return the secret that this webhook has just got, this once."""
-    pk, sealed = request.session.get(_NEW_SECRET, (None, ""))
-    if pk != webhook.pk:
-        return ""
-    del request.session[_NEW_SECRET]
-    return vault.open_all({"of this webhook": sealed})["of this webhook"]
 
 
 # --- what the pages show -------------------------------------------------------------------------
@@ -86,7 +70,7 @@ def _detail(
     named = Webhook.objects.prefetch_related(Prefetch("created_by", User.objects.with_names()))
     context = {
         "webhook": named.get(pk=webhook.pk),
-        "secret": _new_secret(request, webhook),
+        "secret": shown_once.take(request, webhook),
         "page": page,
         "busy": any(one.is_moving for one in page),
     }
@@ -119,7 +103,7 @@ def add(request: SignedInRequest, slug: str) -> HttpResponse:
         except Refused as refusal:
             form.add_error(refusal.field, str(refusal))
         else:
-            _show_next(request, made, secret)
+            shown_once.show_next(request, made, secret)
             return redirect("webhook", slug, made.pk)
     form.focus_first_error()
     return _index(request, member, form, status=422)
@@ -188,7 +172,7 @@ def test(request: SignedInRequest, webhook: Webhook) -> str:
 @_deed
 def rotate(request: SignedInRequest, webhook: Webhook) -> str:
     """Give it a new secret, and show that once."""
-    _show_next(request, webhook, webhooks.rotate(webhook, request.user))
+    shown_once.show_next(request, webhook, webhooks.rotate(webhook, request.user))
     return ""
 
 

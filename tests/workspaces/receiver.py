@@ -134,10 +134,12 @@ def listening(certificate: Path | None = None) -> Iterator[Receiver]:
     receiver.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield receiver
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def make_certificate(path: Path, name: str) -> Path:
