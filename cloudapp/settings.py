@@ -244,6 +244,8 @@ WAKE_HOLD_SECONDS: float = env.float("WAKE_HOLD_SECONDS", default=20.0)
 # How many requests of one web process may wait for instances; the others answer meanwhile.
 WAKE_HOLDS: int = env.int("WAKE_HOLDS", default=8)
 WEB_LISTEN: str = env.str("WEB_LISTEN", default=f"unix:{RUN_DIR / 'web.sock'}")
+# Requests of the API that wait have a process with many threads, so that no page waits for one.
+WAITING_LISTEN: str = env.str("WAITING_LISTEN", default=f"unix:{RUN_DIR / 'waiting.sock'}")
 # What brings Lua to Debian's nginx; OpenResty has it built in.
 ROUTER_MODULES: list[str] = env.list(
     "ROUTER_MODULES",

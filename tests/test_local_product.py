@@ -119,7 +119,17 @@ def test_the_processes_of_a_product_come_back(places: Places) -> None:
     product = Product(places.state, free_port(), places.state.name, env=engine(), fast=True)
     product.start()
     try:
-        names = {"postgres", "redis", "web", "worker", "worker-later", "beat", "watcher", "nginx"}
+        names = {
+            "postgres",
+            "redis",
+            "web",
+            "waiting",
+            "worker",
+            "worker-later",
+            "beat",
+            "watcher",
+            "nginx",
+        }
         before = product.pids()
         assert set(before) == names
         for name in names - {"postgres"}:

@@ -14,13 +14,16 @@ from cloudapp.local.venv import VENV
 
 WEB_WORKERS = 2
 WEB_THREADS = 16
+# Each holds a request that waits, and nothing else: no connection to the database, no processor.
+WAITING_THREADS = 160
+WAITING_HOLDS = 150
 # Most of a task's time is waiting for the engine; START_SLOTS limits what costs the processor.
 WORKER_THREADS = max(8, 2 * (os.cpu_count() or 1))
 
 # In the order in which they stop: first nobody comes in, then nobody gives work, then nobody works.
 STOP_ORDER: tuple[tuple[str, ...], ...] = (
     ("nginx",),
-    ("web", "beat", "watcher"),
+    ("web", "waiting", "beat", "watcher"),
     ("worker", "worker-later"),
 )
 
@@ -42,10 +45,20 @@ def manage(*arguments: str) -> list[str]:
 
 def web_command(bind: str, scratch: str) -> list[str]:
     """Return gunicorn's command. `bind` is unix:<path> or host:port; `scratch` a directory."""
+    return _gunicorn(bind, scratch, WEB_WORKERS, WEB_THREADS)
+
+
+def waiting_command(bind: str, scratch: str) -> list[str]:
+    """Return the command of the gunicorn for requests that wait."""
+    holds = ("--env", f"API_HOLDS={WAITING_HOLDS}")
+    return [*_gunicorn(bind, scratch, 1, WAITING_THREADS), *holds]
+
+
+def _gunicorn(bind: str, scratch: str, workers: int, threads: int) -> list[str]:
     return [
         *(str(bin_dir() / "gunicorn"), "cloudapp.wsgi:application"),
         *("--bind", bind, "--worker-class", "gthread"),
-        *("--workers", str(WEB_WORKERS), "--threads", str(WEB_THREADS)),
+        *("--workers", str(workers), "--threads", str(threads)),
         # One import for all workers: quicker, less memory, and a crashed one is back at once.
         *("--preload", "--timeout", "60", "--graceful-timeout", "8", "--no-control-socket"),
         *("--log-level", "warning", "--worker-tmp-dir", scratch),
@@ -94,6 +107,7 @@ def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
         )
 
     socket = places.run / "web.sock"
+    waiting = places.run / "waiting.sock"
     # Killing a worker loses nothing (the sweep finds what it held), and it leaves no child behind:
     # the pool is threads. gunicorn and nginx do have children, and end them when they are asked.
     return [
@@ -103,6 +117,13 @@ def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
             grace=12,
             death_signal=signal.SIGTERM,
             ready=socket.is_socket,
+        ),
+        program(
+            "waiting",
+            waiting_command(f"unix:{waiting}", str(places.run)),
+            grace=12,
+            death_signal=signal.SIGTERM,
+            ready=waiting.is_socket,
         ),
         program("worker", worker_command("now", WORKER_THREADS), grace=40),
         program("worker-later", worker_command("later", 1)),

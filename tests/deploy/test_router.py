@@ -753,6 +753,7 @@ def _config(**changes: Any) -> RouterConfig:
         "apps_host": "apps.example.net",
         "scheme": "https",
         "directory": Path("/run/router"),
+        "waiting": "unix:/run/waiting.sock",
         "session_cookie": "__Host-s",
         "state_cookie": "__Host-t",
         "private_cookies": ["__Host-s"],
