@@ -174,6 +174,7 @@ def job(starter: Workspace) -> Iterator[int]:
         fields = {"template": "{{ row['name'] }}!", "output_column": "loud"}
         number = start_job(client, "rings", "jinja-sandbox", fields)
         try:
+            wait_until(lambda: status(client, number) == "running", "the job to begin")
             yield number
         finally:
             client.post(f"/-/enrich/birds/-/jobs/{number}/cancel")

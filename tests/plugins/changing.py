@@ -45,7 +45,7 @@ from workspaces.models import (
 )
 
 # Generous: a machine may be busy.
-SECONDS = 60.0
+SECONDS = 120.0
 _numbers = itertools.count(1)
 _PYTHON = ("/opt/workspace/bin/python", "-IB", "-c")
 _WRITE = """

@@ -40,11 +40,14 @@ __all__ = ["made_database"]
 T = TypeVar("T")
 SETTINGS = {
     "LEASE_SECONDS": 2.0,
-    "START_TIMEOUT_SECONDS": 20.0,
-    "STOP_TIMEOUT_SECONDS": 10,
+    "START_TIMEOUT_SECONDS": 60.0,
+    "STOP_TIMEOUT_SECONDS": 60,
+    # A busy machine may take longer over a good change than the product allows it.
+    "SWITCH_SECONDS": 60.0,
+    "WAKE_HOLD_SECONDS": 90.0,
 }
 # A good one answers in a second; the bound is for a busy machine.
-SWITCH_OVER_BOUND = 15.0
+SWITCH_OVER_BOUND = 20.0
 MARKER = Path(tempfile.gettempdir()) / f"cloudapp-ran-{os.getpid()}"
 VALUE = "hunter2-a-very-secret-value"
 
@@ -162,8 +165,8 @@ def test_one_that_raises_is_refused(
 def test_those_that_hang_are_refused_and_told_where(
     world: World, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "ANSWER_SECONDS", 5.0)
-    words = r"did not answer in 5 s.*it hangs here:.*datasette_hangs"
+    monkeypatch.setattr(images, "ANSWER_SECONDS", 10.0)
+    words = r"did not answer in 10 s.*it hangs here:.*datasette_hangs"
     early = world.plugin("datasette-hangs", code.HANGS)
     late = world.plugin("datasette-hangs-late", code.HANGS_IN_STARTUP)
     at_once(
@@ -262,7 +265,7 @@ def test_a_conflicting_pair_is_named(world: World, place: Place) -> None:
 def test_those_that_fail_with_this_data_are_rolled_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "SWITCH_SECONDS", 5.0)
+    monkeypatch.setattr(settings, "SWITCH_SECONDS", 10.0)
     at_once(
         lambda: assert_rolled_back(
             world,
@@ -272,7 +275,7 @@ def test_those_that_fail_with_this_data_are_rolled_back(
         lambda: assert_rolled_back(
             world,
             world.shop.plugin("datasette-slow-data", code.HANGS_AT_POISON),
-            "did not answer within 5 s",
+            "did not answer within 10 s",
         ),
     )
 
