@@ -306,17 +306,17 @@ def assert_rolled_back(world: World, wheel: Path, words: str) -> None:
 
 
 POINTS = (
-    "changes._resolved before",
+    "change_runs._resolved before",
     "images.fetch_wheels before",
     "images.fetch_wheels after",
     "images.build_image before",
     "images.build_image after",
     "images.smoke_test before",
     "images.smoke_test after",
-    "changes._begin_switch before",
-    "changes._begin_switch after",
-    "changes._trouble after",
-    "changes._note after",
+    "change_runs._begin_switch before",
+    "change_runs._begin_switch after",
+    "change_runs._trouble after",
+    "change_runs._note after",
 )
 
 
@@ -362,7 +362,7 @@ def test_a_worker_killed_at_rolling_back_is_followed_by_another(
         with monkeypatch.context() as patch:
             patch.setattr(changes, "send", lambda pk: None)
             change = place.ask_for(name)
-        assert mortals.run(change, "changes._trouble after") == -signal.SIGKILL
+        assert mortals.run(change, "change_runs._trouble after") == -signal.SIGKILL
         tasks.take_up()
         done = world.finished(change)
         place.wait_ready()
