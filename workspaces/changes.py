@@ -131,7 +131,7 @@ def locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:
 def send(pk: int) -> None:
     """Wake the worker up for a change. Losing the call loses nothing: the beat looks for more."""
     with suppress(Exception):  # whatever the broker's client raises
-        current_app.send_task("workspaces.tasks.run_change", [pk], queue="later")
+        current_app.send_task("workspaces.tasks.run_change", [pk])
 
 
 def roll_back(workspace: Workspace, by: User | None) -> Change:

@@ -95,7 +95,7 @@ class World:
         self.release = Release.objects.get(pk=release.pk)
         app.control.purge()
         self._worker = start_worker(
-            app, pool="threads", concurrency=6, queues="now,later", perform_ping_check=False
+            app, pool="threads", concurrency=6, queues="now,later,builds", perform_ping_check=False
         )
         self._worker.__enter__()
         return self
