@@ -153,13 +153,18 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TIMEZONE = TIME_ZONE
-# Work that a person waits for never queues behind work that nobody watches.
-CELERY_TASK_QUEUES = [Queue("now"), Queue("later")]
+# Work that a person waits for never queues behind work that nobody watches, and neither behind
+# builds, which take minutes, nor behind what waits for other people's machines.
+CELERY_TASK_QUEUES = [Queue("now"), Queue("later"), Queue("builds"), Queue("outside")]
 CELERY_TASK_DEFAULT_QUEUE = "now"
 CELERY_TASK_ROUTES = {
     "deploy.tasks.reconcile": {"queue": "now"},
     "deploy.tasks.sweep": {"queue": "now"},
     "deploy.tasks.fetch_log": {"queue": "now"},
+    "workspaces.tasks.build_releases": {"queue": "builds"},
+    "workspaces.tasks.lock_approval": {"queue": "builds"},
+    "workspaces.tasks.read_plugin": {"queue": "builds"},
+    "workspaces.tasks.run_change": {"queue": "builds"},
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
@@ -185,7 +190,7 @@ CELERY_BEAT_SCHEDULE = {
     "take-up": {
         "task": "workspaces.tasks.take_up",
         "schedule": TAKE_UP_SECONDS,
-        "options": {"expires": TAKE_UP_SECONDS, "queue": "later"},
+        "options": {"expires": TAKE_UP_SECONDS},
     },
     "run-rollouts": {
         "task": "workspaces.tasks.run_rollouts",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cloudapp.local.processes import (
-    WORKER_THREADS,
+    WORKERS,
     beat_command,
     manage,
     waiting_command,
@@ -29,8 +29,7 @@ def command_for(arguments: Sequence[str], environment: Mapping[str, str]) -> lis
             environment.get("WAITING_LISTEN") or f"unix:{run_dir}/waiting.sock",
             "/dev/shm",  # noqa: S108
         ),
-        "worker": worker_command("now", WORKER_THREADS),
-        "worker-later": worker_command("later", 1),
+        **{name: worker_command(*of) for name, of in WORKERS.items()},
         "beat": beat_command(state_dir / "celerybeat-schedule"),
         "watcher": manage("watch"),
     }

@@ -17,14 +17,22 @@ WEB_THREADS = 16
 # Each holds a request that waits, and nothing else: no connection to the database, no processor.
 WAITING_THREADS = 160
 WAITING_HOLDS = 150
-# Most of a task's time is waiting for the engine; START_SLOTS limits what costs the processor.
-WORKER_THREADS = max(8, 2 * (os.cpu_count() or 1))
+# The worker of each queue, with its threads. `now`: most of a task's time is waiting for the
+# engine; START_SLOTS limits what costs the processor. `later` and `builds`: one thing at a time,
+# so that they take little from those who wait. `outside`: it only waits, for other people's
+# machines; as threads are a process's, not a queue's, it has one of its own.
+WORKERS: Mapping[str, tuple[str, int]] = {
+    "worker": ("now", max(8, 2 * (os.cpu_count() or 1))),
+    "worker-later": ("later", 1),
+    "worker-builds": ("builds", 1),
+    "worker-outside": ("outside", 8),
+}
 
 # In the order in which they stop: first nobody comes in, then nobody gives work, then nobody works.
 STOP_ORDER: tuple[tuple[str, ...], ...] = (
     ("nginx",),
     ("web", "waiting", "beat", "watcher"),
-    ("worker", "worker-later"),
+    tuple(WORKERS),
 )
 
 
@@ -125,8 +133,10 @@ def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
             death_signal=signal.SIGTERM,
             ready=waiting.is_socket,
         ),
-        program("worker", worker_command("now", WORKER_THREADS), grace=40),
-        program("worker-later", worker_command("later", 1)),
+        *(
+            program(name, worker_command(*of), grace=40 if name == "worker" else 15)
+            for name, of in WORKERS.items()
+        ),
         program("beat", beat_command(places.state / "celerybeat-schedule"), grace=5),
         program("watcher", manage("watch"), grace=5),
         _router(places),
