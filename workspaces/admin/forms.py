@@ -177,6 +177,6 @@ class AddWebhookForm(forms.Form):
     events = forms.MultipleChoiceField(
         choices=[(type, f"{type}: {words}") for type, words in outbox.TYPES.items()],
         required=False,
-        widget=forms.CheckboxSelectMultiple,
+        widget=forms.CheckboxSelectMultiple(attrs={"class": "radiolist"}),
         help_text="None ticked: all, also those that come with later versions.",
     )

@@ -87,6 +87,9 @@ class Delivery(models.Model):
             models.Index(
                 fields=["next_attempt_at"], condition=Q(state="pending"), name="deliveries_due"
             ),
+            models.Index(
+                fields=["webhook"], condition=~Q(claimed_until=None), name="deliveries_claimed"
+            ),
             models.Index(fields=["created_at"], name="deliveries_by_age"),
         ]
 
