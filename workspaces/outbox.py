@@ -26,7 +26,7 @@ PING = "ping"
 
 # The one list of what a webhook can hear of: docs, forms and API show it.
 TYPES: Mapping[str, str] = {
-    "workspace.created": "Somebody made a workspace.",
+    "workspace.created": "Somebody made a workspace; only operators' webhooks hear of it.",
     "workspace.updated": "It got another name, other metadata or another plan.",
     "workspace.restored": "Its deletion was undone.",
     "workspace.provisioning": "It is coming up.",
@@ -73,18 +73,14 @@ def note_deed(deed: Activity) -> None:
         return
     if hooks := _listeners(type, Q(workspace=deed.workspace_id)):
         workspace = Workspace.objects.select_related("instance").get(pk=deed.workspace_id)
-        who = deed.user.display_name if deed.user else None
-        told = {
-            "id": deed.pk,
-            "at": _iso(deed.at),
-            "kind": deed.verb,
-            "status": None,
-            "who": who,
-            "text": history.words_of({"deed": True, "what": deed.verb}),
-            "detail": deed.detail,
-            "duration_ms": None,
-            "failed": False,
-        }
+        told = _event(
+            deed.at,
+            deed.verb,
+            history.words_of({"deed": True, "what": deed.verb}),
+            id=deed.pk,
+            who=deed.user.display_name if deed.user else None,
+            detail=deed.detail,
+        )
         _write(hooks, type, workspace, told)
 
 
@@ -99,36 +95,40 @@ def hear(event: InstanceEvent, **_: Any) -> None:
     workspace = mine.select_related("instance").first() if hooks else None
     if workspace is None:  # nobody listens, or it is a spare, which is nobody's yet
         return
-    told = {
-        "id": event.pk,
-        "at": _iso(event.at),
-        "kind": event.kind,
-        "status": event.status,
-        "who": None,
-        "text": history.words_of({"deed": False, "what": event.kind, "failed": event.failed}),
-        "detail": event.message,
-        "duration_ms": event.duration_ms,
-        "failed": event.failed,
-    }
+    told = _event(
+        event.at,
+        event.kind,
+        history.words_of({"deed": False, "what": event.kind, "failed": event.failed}),
+        id=event.pk,
+        status=event.status,
+        detail=event.message,
+        duration_ms=event.duration_ms,
+        failed=event.failed,
+    )
     _write(hooks, type, workspace, told)
 
 
 def write_ping(webhook: Webhook, by: User) -> Delivery:
     """Write a message that tells of nothing: somebody wants to see one arrive."""
-    now = timezone.now()
-    told = {
+    told = _event(timezone.now(), PING, "asked for a test message", who=by.display_name)
+    (delivery,) = _write([webhook], PING, webhook.workspace, told)
+    return delivery
+
+
+def _event(at: datetime, kind: str, text: str, **more: Any) -> dict[str, Any]:
+    """Return an event as the API shows it too."""
+    return {
         "id": None,
-        "at": _iso(now),
-        "kind": PING,
+        "at": _iso(at),
+        "kind": kind,
         "status": None,
-        "who": by.display_name,
-        "text": "asked for a test message",
+        "who": None,
+        "text": text,
         "detail": "",
         "duration_ms": None,
         "failed": False,
+        **more,
     }
-    (delivery,) = _write([webhook], PING, webhook.workspace, told)
-    return delivery
 
 
 def _listeners(type: str, here: Q) -> list[Webhook]:

@@ -114,12 +114,8 @@ class _Target:
         addresses = [ip_address(text.partition("%")[0]) for text in found]
         if self.plain and not all(_is_named(address) for address in addresses):
             raise NotAllowed("Begin with https://: nobody on the way may read or change messages.")
-        # Which address it is stays with us: names on our own network are nobody's business.
         if not all(_is_named(address) or _is_public(address) for address in addresses):
-            raise NotAllowed(
-                f"{self.host} leads to an address that is not on the public internet. "
-                "Messages go nowhere else."
-            )
+            raise NotAllowed(_leads_nowhere(self.host))
         return found
 
 
@@ -165,8 +161,13 @@ def _resolve(host: str, port: int, seconds: float) -> list[str]:
     except queue.Empty:
         raise Unreachable(f"The name {host} was not found in time.") from None
     if isinstance(answer, Exception) or not answer:
-        raise Unreachable(f"There is no host of the name {host}.")
+        raise Unreachable(_leads_nowhere(host))
     return list(dict.fromkeys(str(entry[4][0]) for entry in answer))
+
+
+def _leads_nowhere(host: str) -> str:
+    """Say the same of unknown names and private ones: which there are inside is our business."""
+    return f"{host} does not lead to the public internet. Messages go nowhere else."
 
 
 # --- the connection ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ particular order. What one receiver does not take keeps no other one waiting: of
 failing one message is tried at a time.
 """
 
+import logging
 import random
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ TAKEN_UP_AT_ONCE = 500
 GONE = 410
 
 State = Delivery.State
+logger = logging.getLogger(__name__)
 
 
 def send(pk: UUID | str) -> None:
@@ -55,6 +57,9 @@ def send(pk: UUID | str) -> None:
         _give_up(delivery, str(refusal))
     except (outside.Unreachable, vault.Unreadable) as failure:
         _try_again(delivery, str(failure), duration_ms=_since(began))
+    except Exception:  # what we did not think of must not be tried for ever
+        logger.exception("the message %s could not be sent", delivery.pk)
+        _try_again(delivery, "Something went wrong on our side.")
     else:
         _take(delivery, answer, _since(began))
 
@@ -115,9 +120,9 @@ def _headers(delivery: Delivery) -> dict[str, str]:
 
 def _secrets(webhook: Webhook, now: datetime) -> Iterator[str]:
     """Yield what signs: the secret, and for a while the one before it. Raises vault.Unreadable."""
-    yield vault.open_all({"of this webhook": webhook.secret})["of this webhook"]
+    yield from vault.open_all({"of this webhook": webhook.secret}).values()
     if webhook.old_secret and webhook.old_secret_until and webhook.old_secret_until > now:
-        yield from vault.open_all({"before": webhook.old_secret}).values()
+        yield from vault.open_all({"of this webhook before": webhook.old_secret}).values()
 
 
 # --- what came of it -----------------------------------------------------------------------------
@@ -129,8 +134,9 @@ def _take(delivery: Delivery, answer: outside.Answer, duration_ms: int) -> None:
     if 200 <= answer.status < 300:
         _delivered(delivery, **told)
     elif answer.status == GONE:
-        _give_up(delivery, "It answered 410: it wants no more messages.", **told)
-        _switch_off(delivery.webhook, "It answered 410: it wants no more messages.")
+        words = "It answered 410: it wants no more messages."
+        _give_up(delivery, words, **told)
+        _switch_off(delivery.webhook, words)
     elif 300 <= answer.status < 400:
         _try_again(delivery, f"It answered {answer.status}. We follow no redirects.", **told)
     else:
@@ -172,9 +178,9 @@ def _note_failure(delivery: Delivery) -> None:
     webhook = delivery.webhook
     if not webhook.active or delivery.type == outbox.PING:
         return
-    now = timezone.now()
-    Webhook.objects.filter(pk=webhook.pk, failing_since=None).update(failing_since=now)
-    if webhook.failing_since and webhook.failing_since < now - GIVE_UP_AFTER:
+    now, mine = timezone.now(), Webhook.objects.filter(pk=webhook.pk)
+    mine.filter(failing_since=None).update(failing_since=now)
+    if mine.filter(failing_since__lt=now - GIVE_UP_AFTER).exists():
         _switch_off(webhook, f"Nothing got through for {GIVE_UP_AFTER.days} days.")
 
 

@@ -41,7 +41,7 @@ def test_what_happens_is_heard_elsewhere_at_once(person: Person, receiver: Recei
     # An address inside is refused, in words.
     page.fill("#id_url", "https://169.254.169.254/latest/meta-data/")
     page.click("#do-add")
-    expect(page.locator("#id_url_error")).to_contain_text("not on the public internet")
+    expect(page.locator("#id_url_error")).to_contain_text("not lead to the public internet")
 
     page.fill("#id_url", receiver.url)
     page.click("#do-add")

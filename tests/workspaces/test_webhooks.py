@@ -28,7 +28,7 @@ from deploy.states import Status, StopReason
 from tests import factories
 from tests.workspaces import receiver as receivers
 from tests.workspaces.receiver import Receiver
-from workspaces import activity, history, outbox, sending, services, tasks, webhooks
+from workspaces import activity, history, outbox, outside, sending, services, tasks, webhooks
 from workspaces.models import Activity, Delivery, Webhook, Workspace
 from workspaces.services import Refused
 
@@ -324,11 +324,29 @@ def test_what_takes_no_connection_is_tried_again_and_what_turned_private_is_not(
     pass_time(seconds=6)
     send_all()
     assert only().state == "failed"
-    assert "not on the public internet" in only().error
+    assert "not lead to the public internet" in only().error
     assert not receiver.received
     webhook.refresh_from_db()
-    with pytest.raises(Refused, match="not on the public internet"):
+    with pytest.raises(Refused, match="not lead to the public internet"):
         webhooks.update(webhook, owner, url="https://169.254.169.254/latest/meta-data/")
+
+
+def test_a_mistake_of_ours_is_tried_again_and_not_for_ever(
+    hook: Hook, workspace: Workspace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook()
+    services.rename(workspace, owner, "Shrubs")
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(outside, "post", broken)
+    send_all()
+    assert (only().state, only().error) == ("pending", "Something went wrong on our side.")
+    Delivery.objects.update(attempts=len(sending.DELAYS))
+    pass_time(days=1)
+    send_all()
+    assert only().state == "failed"
 
 
 def test_of_a_failing_webhook_one_message_is_tried_at_a_time(
@@ -607,7 +625,7 @@ def test_a_ping_tells_of_nothing_and_is_tried_once(
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"url": "https://10.0.0.1/"}, "url", "not on the public internet"),
+        ({"url": "https://10.0.0.1/"}, "url", "not lead to the public internet"),
         ({"url": "nonsense"}, "url", "Begin with https://"),
         ({"name": "x" * 81}, "name", "at most 80"),
         ({"events": ["workspace.eaten"]}, "events", "no events of the type 'workspace.eaten'"),

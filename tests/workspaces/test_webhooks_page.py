@@ -96,7 +96,7 @@ def test_adding_shows_the_secret_once_and_it_verifies(
     ("url", "words"),
     [
         ("", "Where should messages go?"),
-        ("https://169.254.169.254/latest/", "not on the public internet"),
+        ("https://169.254.169.254/latest/", "not lead to the public internet"),
         ("http://93.184.216.34/", "Begin with https://"),
     ],
 )
