@@ -19,7 +19,8 @@ from tests.workspaces.html import Page
 from workspaces import access, urls
 from workspaces.models import Role, Workspace
 
-WEBHOOK = 7
+# Far from what the sequence gives the next ones.
+WEBHOOK = 7_000_000_007
 DELIVERY = uuid.UUID("6b3f64c1-6f83-4d2c-9a64-0c0d3a3a5c1e")
 PUBLIC = "https://93.184.216.34/hook"
 
