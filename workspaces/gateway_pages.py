@@ -11,6 +11,7 @@ from django.conf import settings
 from django.template.loader import render_to_string
 
 from deploy.router import Page
+from workspaces.api.problems import Problem
 from workspaces.gateway import Verdict
 
 PAGES: tuple[Page, ...] = (
@@ -26,6 +27,12 @@ PAGES: tuple[Page, ...] = (
     Page("unavailable", 503, "The service is not available just now.", retry_after=5),
 )
 
+# In place of the API, which programs ask.
+PROBLEMS: Mapping[str, str] = {
+    "api-unavailable.problem": "unavailable",
+    "api-too-large.problem": "too_large",
+}
+
 
 def files() -> Mapping[str, str]:
     """Return the text of every file by its name, which is the page's with .html or .json."""
@@ -36,4 +43,6 @@ def files() -> Mapping[str, str]:
         )
         body = {"ok": False, "error": page.error, "status": str(page.name)}
         texts[f"{page.name}.json"] = json.dumps(body) + "\n"
+    for name, code in PROBLEMS.items():
+        texts[name] = json.dumps(Problem(code).body("/api/")) + "\n"
     return texts
