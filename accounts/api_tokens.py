@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from allauth.account.adapter import get_adapter
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -54,6 +55,11 @@ WORDS: dict[Scope, str] = {
     Scope.DATA: "Change the data inside a workspace, as far as your role allows",
     Scope.OPERATOR: "For operators: everything across all customers",
 }
+
+
+def words_of(token: ApiToken) -> list[str]:
+    """Return what a token may do, in words."""
+    return [WORDS[scope] for scope in Scope if scope in token.scopes]
 
 
 class NotAllowed(Exception):
@@ -127,6 +133,13 @@ def create(
             parent=parent,
         )
     return token, text
+
+
+def tell_its_user(token: ApiToken) -> None:
+    """Mail to a user's primary address that a token was made, from where, and what it may."""
+    get_adapter().send_notification_mail(
+        "account/email/token_made", token.user, {"token": token, "words": words_of(token)}
+    )
 
 
 def _checked_scopes(user: User, scopes: Iterable[str]) -> list[str]:
