@@ -147,7 +147,8 @@ class NewTokenForm(FocusedForm):
         label="Where",
         queryset=Workspace.objects.none(),
         required=False,
-        empty_label="All your workspaces, also later ones",
+        empty_label="All your workspaces",
+        help_text="All: also those that you make or join later.",
         to_field_name="slug",
         error_messages={"invalid_choice": "That is none of your workspaces. Choose another."},
     )

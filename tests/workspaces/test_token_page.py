@@ -196,7 +196,7 @@ def test_the_list_says_what_there_is_to_know(
     assert "Change who belongs to a workspace" in items["robot"]
     assert "All your workspaces" in items["robot"]
     assert "last used now" in items["robot"]
-    assert "1 made with it goes too" in items["robot"]
+    assert "revoking it ends 1 made with it, too" in items["robot"]
     assert parent.hint in items["robot"]
     assert "Only Trees of Lisbon" in items["hand"]
     assert "made with “robot”" in items["hand"]
