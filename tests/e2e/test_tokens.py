@@ -53,7 +53,8 @@ def test_a_program_wakes_and_reads_until_its_token_is_revoked(
         person.page.get_by_text("“robot” is revoked.").wait_for()
         began = time.monotonic()
         while program.get("/data.json").status_code != 401:
-            assert time.monotonic() - began < 6
+            # The yes is remembered for 5 seconds; the rest is for a busy machine.
+            assert time.monotonic() - began < 20
             time.sleep(0.1)
 
     logs = "".join(log.read_text() for log in product.logs.glob("*.log"))
