@@ -153,10 +153,15 @@ def _checked_scopes(user: User, scopes: Iterable[str]) -> list[str]:
     return [scope.value for scope in Scope if scope in named]
 
 
+def implied(token: ApiToken) -> set[str]:
+    """Return the scopes of a token with those that they bring along: an operator's has all."""
+    return set(Scope) if Scope.OPERATOR in token.scopes else set(token.scopes)
+
+
 def _hold_to(
     parent: ApiToken, scopes: list[str], only: UUID | None, expires_at: datetime | None
 ) -> None:
-    if more := [scope for scope in scopes if scope not in parent.scopes]:
+    if more := [scope for scope in scopes if scope not in implied(parent)]:
         raise NotAllowed(f"This token cannot hand on what it has not got: {', '.join(more)}.")
     if parent.only is not None and only != parent.only:
         raise NotAllowed("This token is for one workspace, so it makes tokens for that one only.")
@@ -192,6 +197,11 @@ def matching(text: str) -> QuerySet[ApiToken]:
 def find(text: str) -> ApiToken | None:
     """Return the token of this text if it is good, with its user; None otherwise. One query."""
     return next(iter(matching(text)[:1]), None)
+
+
+def find_again(token: ApiToken) -> bool:
+    """Whether a token that was found earlier is good still: whoever keeps a stream open asks."""
+    return good(token.user).filter(pk=token.pk, user__is_active=True).exists()
 
 
 def note_use(token: ApiToken) -> None:

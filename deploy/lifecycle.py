@@ -41,7 +41,14 @@ _DOWN: dict[str, Any] = {"ready": False, "endpoint": ""}
 
 
 class NotAllowed(Exception):
-    """The instance is in a state that this request may not follow. The text says why."""
+    """The instance is in a state that this request may not follow. The text says why.
+
+    `code` says it to programs: refused, suspended, deleted or too_late.
+    """
+
+    def __init__(self, words: str, code: str = "refused") -> None:
+        super().__init__(words)
+        self.code = code
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -114,7 +121,7 @@ def succeed(instance_id: UUID | str) -> Instance:
         if old.desired != Desired.ABSENT:
             raise NotAllowed("This workspace is not being deleted.")
         if not old.volume or old.purged_at or not old.purge_at or old.purge_at <= timezone.now():
-            raise NotAllowed("It is too late: the data has been removed.")
+            raise NotAllowed("It is too late: the data has been removed.", "too_late")
         volume = old.volume
         _request(old, "succeeded", volume="", secrets={}, purge_at=timezone.now())
         return _add(
@@ -171,7 +178,7 @@ def want_running(instance_id: UUID | str, *, by_operator: bool = False) -> None:
     with transaction.atomic():
         instance = _locked(instance_id, Desired.RUNNING)
         if instance.stop_reason == StopReason.OPERATOR and not by_operator:
-            raise NotAllowed("This workspace is suspended by the operators.")
+            raise NotAllowed("This workspace is suspended by the operators.", "suspended")
         _request(
             instance,
             "want_running",
@@ -207,7 +214,7 @@ def want_stopped(instance_id: UUID | str, reason: StopReason) -> None:
     with transaction.atomic():
         instance = _locked(instance_id, Desired.STOPPED)
         if instance.stop_reason == StopReason.OPERATOR and reason is not StopReason.OPERATOR:
-            raise NotAllowed("This workspace is suspended by the operators.")
+            raise NotAllowed("This workspace is suspended by the operators.", "suspended")
         _request(
             instance,
             f"stop_{reason}",
@@ -241,7 +248,7 @@ def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any)
     with transaction.atomic():
         instance = Instance.objects.select_for_update().get(pk=instance_id)
         if instance.desired == Desired.ABSENT and kind != "roll_back":
-            raise NotAllowed("This workspace is being deleted.")
+            raise NotAllowed("This workspace is being deleted.", "deleted")
         if kind == "restart" and instance.desired != Desired.RUNNING:
             raise NotAllowed("This workspace is not running: start it instead.")
         _request(instance, kind, generation=F("generation") + 1, **spec, **_FORGIVEN)
@@ -308,7 +315,7 @@ def _locked(instance_id: UUID | str, desired: Desired) -> Instance:
     instance = Instance.objects.select_for_update().get(pk=instance_id)
     now = Desired(instance.desired)
     if now is not desired and not may_follow(now, desired):
-        raise NotAllowed("This workspace is being deleted.")
+        raise NotAllowed("This workspace is being deleted.", "deleted")
     return instance
 
 

@@ -20,6 +20,7 @@ _RANK: Mapping[Role, int] = {Role.VIEWER: 0, Role.EDITOR: 1, Role.OWNER: 2}
 # show by it, so that the two cannot differ.
 NEEDS: Mapping[str, Role] = {
     "see": Role.VIEWER,
+    "wake": Role.VIEWER,
     "read_activity": Role.VIEWER,
     "read_logs": Role.EDITOR,
     "start": Role.OWNER,
@@ -27,6 +28,8 @@ NEEDS: Mapping[str, Role] = {
     "restart": Role.OWNER,
     "rename": Role.OWNER,
     "change_plugins": Role.OWNER,
+    "change_secrets": Role.OWNER,
+    "change_members": Role.OWNER,
     "delete": Role.OWNER,
     "undelete": Role.OWNER,
 }

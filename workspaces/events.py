@@ -5,7 +5,7 @@ its instance. So they become visible in their order: a reader that has seen an i
 asking for what is greater.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from django.db.models import (
@@ -31,18 +31,21 @@ _claims = InstanceEvent.objects.filter(instance=OuterRef("instance"), kind="clai
 
 
 def rows_of(
-    workspace: Workspace, *, leave_out: Iterable[str] = (), **ids: int
+    workspace: Workspace, ids: Mapping[str, int] | None = None, *, leave_out: Iterable[str] = ()
 ) -> QuerySet[Any, dict[str, Any]]:
     """Return what happened, as plain rows of one query; `deed` tells people's from the instance's.
 
-    `ids` are lookups of the id, such as `id__gt=7`. A workspace that was deleted and restored has
-    had several instances: all of them count.
+    `ids` are lookups of the id, such as `{"id__gt": 7}`. A workspace that was deleted and restored
+    has had several instances: all of them count.
     """
+    ids = ids or {}
     both = _events(workspace, leave_out, ids).union(_deeds(workspace, ids), all=True)
     return cast("QuerySet[Any, dict[str, Any]]", both)
 
 
-def _events(workspace: Workspace, leave_out: Iterable[str], ids: dict[str, int]) -> QuerySet[Any]:
+def _events(
+    workspace: Workspace, leave_out: Iterable[str], ids: Mapping[str, int]
+) -> QuerySet[Any]:
     instances = Instance.objects.filter(
         Q(pk=workspace.instance_id) | Q(successors=workspace.instance_id)
     )
@@ -62,7 +65,7 @@ def _events(workspace: Workspace, leave_out: Iterable[str], ids: dict[str, int])
     return rows
 
 
-def _deeds(workspace: Workspace, ids: dict[str, int]) -> QuerySet[Any]:
+def _deeds(workspace: Workspace, ids: Mapping[str, int]) -> QuerySet[Any]:
     rows: QuerySet[Any] = (
         Activity.objects.filter(workspace=workspace, **ids)
         .order_by()

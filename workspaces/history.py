@@ -20,6 +20,15 @@ DEED_WORDS: Mapping[str, str] = {
     "deleted": "deleted the workspace",
     "restored": "brought the workspace back",
     "changed_plugins": "changed the plugins",
+    "changed_metadata": "changed the metadata",
+    "set_secret": "set a secret",
+    "removed_secret": "removed a secret",
+    "changed_role": "changed a role",
+    "removed_member": "removed a member",
+    "left": "left the workspace",
+    "suspended": "suspended the workspace",
+    "resumed": "lifted the suspension",
+    "changed_plan": "changed the plan",
 }
 
 # Requests that people make through services: the Activity beside them already says who and what.
@@ -32,6 +41,7 @@ _SAID_BY_DEEDS = (
     "succeeded",
     "claimed",
     "observed",
+    "set_secret",
 )
 
 EVENT_WORDS: Mapping[str, str] = {
@@ -40,6 +50,7 @@ EVENT_WORDS: Mapping[str, str] = {
     "stop_idle": "Went to sleep: nobody used it for a while",
     "stop_operator": "The operators suspended it",
     "change_spec": "The operators changed what it may use",
+    "set_secret": "A secret changed, so it is made anew",
     "change_plugins": "Changed over to the new set of plugins",
     "roll_back": "Went back to the old set of plugins",
     "create": "Made the container",

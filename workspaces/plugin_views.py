@@ -221,7 +221,10 @@ def remove_secret(request: SignedInRequest, slug: str) -> HttpResponse:
     """Forget a secret. The container that runs has it until its next start."""
     workspace = access.get_workspace(request.user, slug, access.NEEDS["change_plugins"])
     name = request.POST.get("name", "")
-    if name in workspace.instance.secrets:
-        changes.remove_secret(workspace, name)
+    try:
+        changes.remove_secret(workspace, request.user, name)
+    except Refused as refusal:
+        messages.error(request, str(refusal))
+    else:
         messages.success(request, f"{name} is forgotten. A restart takes it from what runs now.")
     return redirect("workspace_plugins", slug=slug)

@@ -21,7 +21,15 @@ MAX_HELD = 6
 _held = threading.BoundedSemaphore(MAX_HELD)
 
 # Events with which a new piece of work begins.
-_STARTS = ("create_requested", "want_running", "wake", "restart", "change_spec", "lost")
+_STARTS = (
+    "create_requested",
+    "want_running",
+    "wake",
+    "restart",
+    "change_spec",
+    "set_secret",
+    "lost",
+)
 _CHANGES = ("change_plugins", "roll_back")
 _STOPS = ("stop_owner", "stop_idle", "stop_operator", "sleep")
 _BEGINNINGS = frozenset((*_STARTS, *_CHANGES, *_STOPS))

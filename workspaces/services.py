@@ -4,10 +4,14 @@ Each is one transaction that writes its Activity. They do not ask who may do it:
 workspaces.access. What cannot be done raises Refused, in words for the person who tried.
 """
 
-from collections.abc import Iterator
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
+from math import ceil
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -19,33 +23,68 @@ from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
 from workspaces import activity, slugs
-from workspaces.models import Member, Plan, Release, Role, Workspace
+from workspaces.models import Activity, IdempotencyKey, Member, Plan, Release, Role, Workspace
 
 MAX_NAME = 80
+METADATA_NAMES = 20
+METADATA_LENGTH = 500
+METADATA_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
+SLUG_TRIES = 5
+KEYS_KEPT_SECONDS = 86400
 
 
 class Refused(Exception):
-    """It cannot be done, and the text says why. `field` names the input that is at fault."""
+    """It cannot be done, and the text says why. `field` names the input that is at fault.
 
-    def __init__(self, words: str, field: str | None = None) -> None:
+    `code` is one of the API's (workspaces.api.problems); `retry_after` is in seconds, 0 for never.
+    """
+
+    code = "refused"
+    retry_after = 0
+
+    def __init__(self, words: str, field: str | None = None, *, code: str = "") -> None:
         super().__init__(words)
         self.field = field
+        self.code = code or ("invalid" if field else self.code)
 
 
 class SlugTaken(Refused):
     """Somebody else has this slug. `alternative` is one that is free."""
 
     def __init__(self, slug: str, alternative: str) -> None:
-        super().__init__(f"“{slug}” is taken. “{alternative}” is free.", "slug")
+        words = f"“{slug}” is taken. “{alternative}” is free."
+        super().__init__(words, "slug", code="slug_taken")
         self.alternative = alternative
 
 
 class QuotaReached(Refused):
     """The owner has as many workspaces as the plan allows."""
 
+    code = "quota_reached"
+
+
+class TooOften(Refused):
+    """It may be asked again later."""
+
+    def __init__(self, words: str, code: str, retry_after: int) -> None:
+        super().__init__(words, code=code)
+        self.retry_after = retry_after
+
+
+class ChangedMeanwhile(Refused):
+    """It is not as the one who wants to change it has seen it."""
+
+    code = "changed_meanwhile"
+
+    def __init__(self) -> None:
+        super().__init__("It was changed meanwhile. Look again, then decide anew.")
+
 
 class NoImage(Refused):
     """Nothing can be created right now; it will be possible later by itself."""
+
+    code = "not_ready_yet"
+    retry_after = 30
 
     def __init__(self) -> None:
         super().__init__(
@@ -113,29 +152,39 @@ def release_purged(slug: str | None = None) -> int:
     return gone.update(purged_at=timezone.now())
 
 
+def forget_old_keys() -> None:
+    """Drop the answers that were kept for requests that are sent again."""
+    day_ago = timezone.now() - timedelta(seconds=KEYS_KEPT_SECONDS)
+    IdempotencyKey.objects.filter(created_at__lt=day_ago).delete()
+
+
 # --- what owners do ----------------------------------------------------------------------------
 
 
-def create_workspace(user: User, name: str, slug: str) -> Workspace:
+def create_workspace(
+    user: User, name: str, slug: str, metadata: Mapping[str, str] | None = None
+) -> Workspace:
     """Make a workspace that `user` owns; its instance starts once the transaction is in.
 
-    Raises SlugTaken, QuotaReached, NoImage, or Refused for a bad name or slug.
+    Raises SlugTaken, QuotaReached, TooOften, NoImage, or Refused for a bad name or slug.
     """
     name = _checked_name(name)
     if words := slugs.problem(slug):
         raise Refused(words, "slug")
+    kept = _merged({}, metadata or {})
     try:
         with transaction.atomic():
-            return _create(user, name, slug)
+            return _create(user, name, slug, kept)
     except IntegrityError as error:
         if "one_workspace_per_slug" not in str(error):
             raise
     raise SlugTaken(slug, free_slug(slug))
 
 
-def _create(user: User, name: str, slug: str) -> Workspace:
+def _create(user: User, name: str, slug: str, metadata: dict[str, str]) -> Workspace:
     plan = default_plan()
     _hold_to_quota(user, plan)
+    _hold_to_rate(user)
     if Workspace.objects.filter(slug=slug, purged_at=None).exists() and not release_purged(slug):
         raise SlugTaken(slug, free_slug(slug))
     # Once: release and image of a workspace are of one piece, whatever becomes the default now.
@@ -152,6 +201,7 @@ def _create(user: User, name: str, slug: str) -> Workspace:
         plan=plan,
         release=release,
         instance=instance,
+        metadata=metadata,
     )
     Member.objects.create(workspace=workspace, user=user, role=Role.OWNER)
     activity.note(workspace, user, "created")
@@ -160,32 +210,108 @@ def _create(user: User, name: str, slug: str) -> Workspace:
     return workspace
 
 
+def create_named(user: User, name: str, metadata: Mapping[str, str] | None = None) -> Workspace:
+    """As create_workspace, with a free slug that says what the name says. Raises Refused."""
+    slug = free_slug(slugs.propose(_checked_name(name)))
+    for _ in range(SLUG_TRIES):
+        try:
+            return create_workspace(user, name, slug, metadata)
+        except SlugTaken as taken:  # somebody was faster
+            slug = taken.alternative
+    return create_workspace(user, name, slug, metadata)
+
+
 def rename(workspace: Workspace, user: User, name: str) -> None:
     """Give the workspace another name. Its address stays, so that links keep working."""
-    name = _checked_name(name)
-    with _changing(workspace) as current:
-        if current.name == name:
-            return
-        activity.note(current, user, "renamed", f"from “{current.name}” to “{name}”")
-        Workspace.objects.filter(pk=current.pk).update(name=name)
-    workspace.name = name
+    update(workspace, user, name=name)
+
+
+def update(
+    workspace: Workspace,
+    user: User,
+    *,
+    name: str | None = None,
+    metadata: Mapping[str, str | None] | None = None,
+    seen: str | None = None,
+) -> None:
+    """Change the name, or parts of the metadata: None takes a name out of it. Raises Refused.
+
+    With `seen`, a `version_of` it, only if it still is as it was then.
+    """
+    name = None if name is None else _checked_name(name)
+    with changing(workspace) as current:
+        if seen is not None and seen != version_of(current):
+            raise ChangedMeanwhile
+        if name is not None and name != current.name:
+            activity.note(current, user, "renamed", f"from “{current.name}” to “{name}”")
+            current.name = name
+        if metadata is not None and (kept := _merged(current.metadata, metadata)) != (
+            current.metadata
+        ):
+            activity.note(current, user, "changed_metadata")
+            current.metadata = kept
+        current.save(update_fields=["name", "metadata"])
+    workspace.name, workspace.metadata = current.name, current.metadata
+
+
+def version_of(workspace: Workspace) -> str:
+    """Return a text that differs whenever what people can set about a workspace does."""
+    settable = [
+        str(workspace.pk),
+        workspace.name,
+        sorted(workspace.metadata.items()),
+        workspace.plan_id,
+        workspace.release_id,
+        sorted(approval.pk for approval in workspace.plugins.all()),
+        str(workspace.deleted_at),
+    ]
+    return hashlib.sha256(json.dumps(settable).encode()).hexdigest()[:32]
+
+
+def _merged(old: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return metadata with these changes. Raises Refused."""
+    kept = {**old, **changes}
+    found = {name: value for name, value in kept.items() if value is not None}
+    for name, value in found.items():
+        if not METADATA_NAME.fullmatch(name):
+            words = "Names in metadata are 1 to 40 letters, digits, and the characters . _ -"
+            raise Refused(words, "metadata")
+        if len(value) > METADATA_LENGTH or "\0" in value:
+            words = (
+                f"“{name}” in metadata is longer than {METADATA_LENGTH} characters, or has NULs."
+            )
+            raise Refused(words, "metadata")
+    if len(found) > METADATA_NAMES:
+        raise Refused(f"Keep at most {METADATA_NAMES} names in metadata.", "metadata")
+    return found
 
 
 def start(workspace: Workspace, user: User) -> None:
     """Start it, or try again now if it failed."""
-    with _changing(workspace) as current:
+    with changing(workspace) as current:
         instance = current.instance
         if instance.stop_reason == StopReason.OPERATOR:
-            raise Refused("The operators suspended this workspace, so only they can start it.")
+            words = "The operators suspended this workspace, so only they can start it."
+            raise Refused(words, code="suspended")
         if instance.desired == Desired.RUNNING and instance.status is not Status.FAILED:
             return
         lifecycle.want_running(instance.pk)
         activity.note(current, user, "started")
 
 
+def wake(workspace: Workspace) -> None:
+    """Wake it if it only sleeps, as a request to its address would."""
+    with changing(workspace) as current:
+        if lifecycle.wake(current.instance.pk):
+            return
+        if current.instance.stop_reason == StopReason.OPERATOR:
+            raise Refused("The operators suspended this workspace.", code="suspended")
+        raise Refused("This workspace was stopped, so only a start makes it run again.")
+
+
 def stop(workspace: Workspace, user: User) -> None:
     """Stop it, so that no request wakes it."""
-    with _changing(workspace) as current:
+    with changing(workspace) as current:
         instance = current.instance
         if instance.desired == Desired.STOPPED and instance.stop_reason == StopReason.OWNER:
             return
@@ -195,14 +321,14 @@ def stop(workspace: Workspace, user: User) -> None:
 
 def restart(workspace: Workspace, user: User) -> None:
     """Replace its container by a fresh one; the data stays."""
-    with _changing(workspace) as current:
+    with changing(workspace) as current:
         lifecycle.restart(current.instance.pk)
         activity.note(current, user, "restarted")
 
 
 def delete(workspace: Workspace, user: User) -> None:
     """Delete it. Until the grace period is over, `undelete` brings it back."""
-    with _locked(workspace) as current:
+    with locked(workspace) as current:
         if current.deleted_at is not None:
             return
         now = timezone.now()
@@ -216,7 +342,7 @@ def undelete(workspace: Workspace, user: User) -> None:
     """Bring a deleted workspace back, data and address included, and start it."""
     with transaction.atomic():
         _hold_to_quota(user, workspace.plan)
-        with _locked(workspace) as current:
+        with locked(workspace) as current:
             if current.deleted_at is None:
                 return
             successor = lifecycle.succeed(current.instance.pk)
@@ -228,22 +354,22 @@ def undelete(workspace: Workspace, user: User) -> None:
 
 
 @contextmanager
-def _locked(workspace: Workspace) -> Iterator[Workspace]:
+def locked(workspace: Workspace) -> Iterator[Workspace]:
     """Open a transaction that holds the rows of the workspace and its instance."""
     rows = Workspace.objects.select_for_update(of=("self", "instance")).select_related("instance")
     try:
         with transaction.atomic():
             yield rows.get(pk=workspace.pk)
     except lifecycle.NotAllowed as error:
-        raise Refused(str(error)) from error
+        raise Refused(str(error), code=error.code) from error
 
 
 @contextmanager
-def _changing(workspace: Workspace) -> Iterator[Workspace]:
-    """As `_locked`, but a workspace that is being deleted takes no changes."""
-    with _locked(workspace) as current:
+def changing(workspace: Workspace) -> Iterator[Workspace]:
+    """As `locked`, but a workspace that is being deleted takes no changes."""
+    with locked(workspace) as current:
         if current.deleted_at is not None:
-            raise Refused("This workspace is deleted. Bring it back first.")
+            raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
         yield current
 
 
@@ -260,6 +386,20 @@ def _hold_to_quota(user: User, plan: Plan) -> None:
             f"You have {owned} workspaces, as many as your plan allows. "
             "Delete one that you no longer need, or ask the operators for more."
         )
+
+
+def _hold_to_rate(user: User) -> None:
+    """Everybody gets so many new workspaces in an hour: each costs all others a little."""
+    if user.is_staff:
+        return
+    lately = timezone.now() - timedelta(hours=1)
+    made = Activity.objects.filter(user=user, verb="created", at__gt=lately)
+    if made.count() < settings.CREATIONS_PER_HOUR:
+        return
+    oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
+    seconds = max(1, ceil((oldest - lately).total_seconds()))
+    words = f"You made {settings.CREATIONS_PER_HOUR} workspaces within an hour, as many as you may."
+    raise TooOften(f"{words} Try again later.", "too_many_creations", seconds)
 
 
 def _checked_name(name: str) -> str:

@@ -1,6 +1,6 @@
 """Addresses of the web pages and of the gateway."""
 
-from django.urls import URLPattern, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from workspaces import gateway_urls, plugin_views, token_views, views
 
@@ -37,4 +37,8 @@ web: list[URLPattern] = [
     path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),
 ]
 
-urlpatterns: list[URLPattern] = [*web, *gateway_urls.urlpatterns]
+urlpatterns: list[URLPattern | URLResolver] = [
+    *web,
+    *gateway_urls.urlpatterns,
+    path("api/v1/", include("workspaces.api.urls")),
+]

@@ -81,7 +81,8 @@ def plain(response: HttpResponseBase) -> bytes:
 def test_the_table_knows_every_address() -> None:
     slugged = {str(url.pattern) for url in urls.web if "<slug:slug>" in str(url.pattern)}
     assert slugged == {f"workspaces/<slug:slug>/{entry.path}" for entry in TABLE}
-    assert {entry.ability for entry in TABLE} == set(access.NEEDS)
+    # Those that are missing here have no page; tests/workspaces/api/test_access.py has all.
+    assert {entry.ability for entry in TABLE} <= set(access.NEEDS)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The tables: what customers have, and which plugins there are for them."""
 
+from workspaces.models.api import IdempotencyKey
 from workspaces.models.catalogue import Approval, Grant, Plugin, Release
 from workspaces.models.changes import Change, Rollout, Step
 from workspaces.models.customers import (
@@ -17,6 +18,7 @@ __all__ = [
     "Approval",
     "Change",
     "Grant",
+    "IdempotencyKey",
     "Member",
     "Plan",
     "Plugin",

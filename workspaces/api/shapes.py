@@ -1,0 +1,397 @@
+"""What goes into the API and comes out of it. Every field says what it is, with an example."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Self, TypeVar
+
+from django.conf import settings
+from ninja import Schema
+from pydantic import ConfigDict, Field, StringConstraints
+
+from accounts.api_tokens import Scope
+from accounts.models import ApiToken
+from deploy.states import Status
+from workspaces.api.reach import Reached
+from workspaces.models import Change, Member, Release, Role
+
+T = TypeVar("T")
+
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$"),
+    Field(description="What people call it; at most 80 characters.", examples=["Trees of Kyiv"]),
+]
+MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
+
+
+class Visibility(StrEnum):
+    """Who may read a workspace."""
+
+    PRIVATE = "private"
+
+
+class In(Schema):
+    """What is sent to us: a name that we do not know is a mistake, and refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(Schema, Generic[T]):
+    """A part of a list."""
+
+    items: list[T]
+    next: str | None = Field(
+        None,
+        description="Send it as `cursor` to get what follows; null at the end.",
+        examples=["MjAyNi0xMS0yN1QxNzowMDowMFo.9f2c"],
+    )
+
+
+class Error(Schema):
+    """One thing that is wrong with a request."""
+
+    field: str = Field(description="Where, such as `body.name` or `query.status`.")
+    message: str = Field(description="What, in words.")
+
+
+class ProblemOut(Schema):
+    """An error (RFC 9457), as `application/problem+json`."""
+
+    type: str = Field(description="The address of the code's explanation.")
+    title: str = Field(description="What the code means, in a few words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="One sentence that says what is wrong, and what to do.")
+    instance: str = Field(description="The path that was asked for.")
+    code: str = Field(description="What scripts rely on; it never changes its meaning.")
+    errors: list[Error] = Field([], description="With the code `invalid`: every field at fault.")
+
+
+class WorkspaceOut(Schema):
+    """A workspace, as the one who asks may see it."""
+
+    slug: str = Field(
+        description="Its address is made of it; it never changes.", examples=["trees"]
+    )
+    name: str = Field(description="What people call it.", examples=["Trees of Kyiv"])
+    status: Status = Field(
+        description="What it is now. `running` means that it answers.", examples=["running"]
+    )
+    url: str = Field(description="Its own address.", examples=["https://trees.example-apps.net/"])
+    visibility: Visibility = Field(description="Who may read it.")
+    role: Role | None = Field(
+        description="Yours in it; null for operators who are no members.", examples=["owner"]
+    )
+    plan: str = Field(description="The name of its plan.", examples=["Standard"])
+    release: str = Field(description="The Datasette version it runs.", examples=["0.65.5"])
+    plugins: list[str] = Field(
+        description="The plugins that are switched on.", examples=[["datasette-vega"]]
+    )
+    metadata: dict[str, str] = Field(
+        description="What you noted about it.", examples=[{"customer": "4711"}]
+    )
+    moving: bool = Field(description="Whether the status is about to change by itself.")
+    error: str | None = Field(
+        description="What went wrong last and has not passed yet, in words.", examples=[None]
+    )
+    created_at: datetime
+    last_used_at: datetime = Field(description="When somebody last asked it for something.")
+    deleted_at: datetime | None = Field(description="When its deletion was asked for.")
+    purge_at: datetime | None = Field(
+        description="When a deleted one's data is removed; until then it can be brought back."
+    )
+
+    @classmethod
+    def of(cls, reached: Reached) -> Self:
+        """Show a workspace that came from `reach.workspaces`."""
+        workspace, instance = reached.workspace, reached.workspace.instance
+        return cls(
+            slug=workspace.slug,
+            name=workspace.name,
+            status=workspace.status,
+            url=workspace.url,
+            visibility=Visibility.PRIVATE,
+            role=Role(reached.role) if reached.role else None,
+            plan=workspace.plan.name,
+            release=workspace.release.version,
+            plugins=[approval.plugin.name for approval in workspace.plugins.all()],
+            metadata=workspace.metadata,
+            moving=instance.is_moving,
+            error=instance.last_error or None,
+            created_at=workspace.created_at,
+            last_used_at=instance.last_used_at,
+            deleted_at=workspace.deleted_at,
+            purge_at=instance.purge_at,
+        )
+
+
+class WorkspaceIn(In):
+    """A workspace to be made."""
+
+    name: Name
+    slug: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+        None,
+        description="3 to 40 of a-z, 0-9 and single hyphens. Left out, it follows from the name.",
+        examples=["trees"],
+    )
+    metadata: dict[MetadataName, MetadataValue] = Field(
+        {}, description="Up to 20 names with texts, for yourself.", examples=[{"customer": "4711"}]
+    )
+
+
+class WorkspaceChanges(In):
+    """What is to be another way; what is left out stays."""
+
+    name: Name | None = None
+    metadata: dict[MetadataName, MetadataValue | None] | None = Field(
+        None,
+        description="Names to set; null takes one out. Others stay.",
+        examples=[{"customer": "4711", "old": None}],
+    )
+    plan: Text | None = Field(
+        None, description="The name of another plan. For operators.", examples=["Standard"]
+    )
+
+
+class EventOut(Schema):
+    """Something that happened to a workspace."""
+
+    id: int = Field(
+        description="Greater than that of everything before. Send it as `Last-Event-ID` to take a "
+        "stream up again.",
+        examples=[1204],
+    )
+    at: datetime
+    kind: str = Field(description="What, for programs.", examples=["await_ready"])
+    status: Status | None = Field(
+        description="The status from here on; null when this changed nothing about it."
+    )
+    who: str | None = Field(
+        description="Who did it; null for what happened by itself.", examples=["Ada"]
+    )
+    text: str = Field(description="What, for people.", examples=["Ready: it answered"])
+    detail: str = Field(description="More about it.", examples=[""])
+    duration_ms: int | None = Field(description="How long it took.", examples=[212])
+    failed: bool
+
+
+class LogOut(Schema):
+    """The last lines that a workspace's program wrote."""
+
+    lines: list[str] = Field(description="Each begins with its time.")
+    fetched_at: datetime | None = Field(description="When they were read; null if there are none.")
+
+
+class NeedOut(Schema):
+    """A secret that a plugin needs."""
+
+    name: str = Field(examples=["OPENCAGE_KEY"])
+    help: str = Field(description="What it is and where to get it.")
+    is_set: bool = Field(description="Whether the workspace has a value for it.")
+
+
+class PluginOut(Schema):
+    """A plugin that a workspace may have."""
+
+    name: str = Field(examples=["datasette-vega"])
+    version: str = Field(description="The approved version.", examples=["0.6.2"])
+    summary: str
+    on: bool = Field(description="Whether it is switched on.")
+    needs: list[NeedOut] = Field(description="The secrets that it needs.")
+    needs_internet: bool = Field(description="Whether it brings access to the internet with it.")
+    newer: str | None = Field(description="The approved version, where an older one is running.")
+
+
+class ChangeOut(Schema):
+    """A change of a workspace's plugins: how far it is, or how it ended."""
+
+    id: int
+    state: Change.State = Field(description="`open` while it is under way.", examples=["done"])
+    step: str = Field(
+        description="resolve, fetch, build, check or switch: the one under way, or the last one.",
+        examples=["switch"],
+    )
+    durations: dict[str, int] = Field(
+        description="Milliseconds of each step that is done.", examples=[{"build": 1204}]
+    )
+    plugins: list[str] = Field(description="What is wanted.", examples=[["datasette-vega"]])
+    release: str = Field(examples=["0.65.5"])
+    error: str | None = Field(description="What went wrong, in words.")
+    at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        """Show a change whose `wanted` came along."""
+        return cls(
+            id=change.pk,
+            state=Change.State(change.state),
+            step=change.step,
+            durations=change.durations,
+            plugins=sorted(approval.plugin.name for approval in change.wanted.all()),
+            release=change.release.version,
+            error=change.error or None,
+            at=change.at,
+            finished_at=change.finished_at,
+        )
+
+
+class PluginsOut(Schema):
+    """What a workspace may have, and the newest change of it."""
+
+    items: list[PluginOut]
+    change: ChangeOut | None = Field(description="The newest change, done or not.")
+
+
+class PluginsIn(In):
+    """Just these plugins are to be on."""
+
+    plugins: list[Annotated[str, StringConstraints(max_length=200)]] = Field(
+        max_length=200, examples=[["datasette-vega"]]
+    )
+    secrets: dict[str, Annotated[str, StringConstraints(max_length=16_000)]] = Field(
+        {},
+        description="Values of secrets that they need and the workspace has not got.",
+        examples=[{}],
+    )
+
+
+class SecretOut(Schema):
+    """A secret's name. Its value cannot be read."""
+
+    name: str = Field(examples=["OPENCAGE_KEY"])
+    used_by: list[str] = Field(
+        description="The plugins that are on and need it.", examples=[["datasette-enrichments"]]
+    )
+
+
+class SecretIn(In):
+    """A secret's value."""
+
+    value: Annotated[str, StringConstraints(min_length=1, max_length=16_000)] = Field(
+        description="It is encrypted, and given to the workspace's own container only.",
+        examples=["s3cret"],
+    )
+
+
+class MemberOut(Schema):
+    """Somebody who belongs to a workspace."""
+
+    id: int = Field(description="The user's number.", examples=[17])
+    name: str = Field(examples=["Ada"])
+    email: str = Field(examples=["ada@example.org"])
+    role: Role = Field(examples=["editor"])
+    since: datetime
+    you: bool = Field(description="Whether it is the token's own user.")
+
+    @classmethod
+    def of(cls, member: Member, user_id: int) -> Self:
+        """Show a member whose user came from `with_names`."""
+        return cls(
+            id=member.user_id,
+            name=member.user.display_name,
+            email=member.user.email,
+            role=Role(member.role),
+            since=member.created_at,
+            you=member.user_id == user_id,
+        )
+
+
+class MemberChanges(In):
+    """Another role."""
+
+    role: Role = Field(examples=["editor"])
+
+
+class ReleaseOut(Schema):
+    """A Datasette version that is offered."""
+
+    version: str = Field(examples=["0.65.5"])
+    is_default: bool = Field(description="Whether new workspaces get it.")
+    prerelease: bool
+
+    @classmethod
+    def of(cls, release: Release) -> Self:
+        """Show one."""
+        return cls(
+            version=release.version, is_default=release.is_default, prerelease=release.prerelease
+        )
+
+
+class ImageOut(Schema):
+    """A built plugin set, named by the hash of everything that went into it."""
+
+    digest: str = Field(examples=["9f2c…"])
+    state: str = Field(description="building, ready, failed or pruned.", examples=["ready"])
+    packages: dict[str, str] = Field(
+        description="Python packages and their versions.", examples=[{"datasette": "0.65.5"}]
+    )
+    created_at: datetime
+    built_at: datetime | None
+
+
+class TokenOut(Schema):
+    """An API token. Its text is shown once, when it is made."""
+
+    id: int
+    name: str = Field(examples=["nightly import"])
+    hint: str = Field(description="Its first characters.", examples=["cloudapp_a1B2c3"])
+    scopes: list[str] = Field(examples=[["read", "lifecycle"]])
+    workspace: str | None = Field(
+        description="The slug of the only workspace that it opens.", examples=[None]
+    )
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute.")
+    this: bool = Field(description="Whether it is the one that you use now.")
+
+    @classmethod
+    def of(cls, token: ApiToken, slug: str | None, this: ApiToken) -> Self:
+        """Show a token; `slug` is that of the workspace that it is for."""
+        return cls(**cls._facts(token, slug, this))
+
+    @classmethod
+    def _facts(cls, token: ApiToken, slug: str | None, this: ApiToken) -> dict[str, Any]:
+        return {
+            "id": token.pk,
+            "name": token.name,
+            "hint": token.hint,
+            "scopes": token.scopes,
+            "workspace": slug,
+            "created_at": token.created_at,
+            "expires_at": token.expires_at,
+            "last_used_at": token.last_used_at,
+            "this": token.pk == this.pk,
+        }
+
+
+class NewTokenOut(TokenOut):
+    """A token that was just made."""
+
+    token: str = Field(
+        description="Its text. Keep it: nobody can show it again.", examples=["cloudapp_…"]
+    )
+
+    @classmethod
+    def made(cls, token: ApiToken, slug: str | None, this: ApiToken, text: str) -> Self:
+        """Show a token with its text."""
+        return cls(**cls._facts(token, slug, this), token=text)
+
+
+class TokenIn(In):
+    """A token to be made: no more than the one that makes it."""
+
+    name: Name
+    scopes: list[Scope] = Field(min_length=1, max_length=20, examples=[["read"]])
+    workspace: Text | None = Field(
+        None, description="The slug of the only workspace that it should open.", examples=["trees"]
+    )
+    expires_at: datetime | None = Field(
+        None, description="When it ends; at the latest when the token that makes it does."
+    )
+
+
+def location(path: str) -> str:
+    """Return the address of something in the API, for `Location`."""
+    return f"{settings.CLOUD_URL}/api/v1{path}"

@@ -1,0 +1,51 @@
+"""Who belongs to a workspace: roles change, people go. There is always an owner."""
+
+from accounts.models import User
+from workspaces import activity
+from workspaces.models import Member, Role, Workspace
+from workspaces.services import Refused, changing
+
+
+def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:
+    """Give a member another role. Raises Refused."""
+    with changing(workspace) as current:
+        member = _member(current, user_id)
+        if member.role == role:
+            return
+        _keep_an_owner(current, member)
+        activity.note(
+            current, by, "changed_role", f"{member.user.display_name}: {member.role} → {role}"
+        )
+        Member.objects.filter(pk=member.pk).update(role=role)
+
+
+def remove(workspace: Workspace, by: User, user_id: int) -> None:
+    """Take a member out; within seconds no door of the workspace opens to them. Raises Refused.
+
+    People may take themselves out.
+    """
+    with changing(workspace) as current:
+        member = _member(current, user_id)
+        _keep_an_owner(current, member)
+        if member.user_id == by.pk:
+            activity.note(current, by, "left")
+        else:
+            activity.note(current, by, "removed_member", member.user.display_name)
+        member.delete()
+
+
+def _member(workspace: Workspace, user_id: int) -> Member:
+    member = workspace.members.select_related("user").filter(user_id=user_id).first()
+    if member is None:
+        raise Refused("This person does not belong to the workspace.", code="not_found")
+    return member
+
+
+def _keep_an_owner(workspace: Workspace, leaving: Member) -> None:
+    """Refuse to take the last owner away. The workspace's row is locked, so nobody else does."""
+    if leaving.role != Role.OWNER:
+        return
+    others = workspace.members.filter(role=Role.OWNER).exclude(pk=leaving.pk)
+    if not others.exists():
+        words = "A workspace needs an owner: make somebody else one first."
+        raise Refused(words, code="last_owner")

@@ -1,0 +1,47 @@
+"""What operators do with a customer's workspace. Each leaves a line that its members can read."""
+
+from accounts.models import User
+from deploy import lifecycle
+from deploy.states import Desired, StopReason
+from workspaces import activity, sets
+from workspaces.models import Plan, Workspace
+from workspaces.services import Refused, changing
+
+MAX_REASON = 200
+
+
+def suspend(workspace: Workspace, by: User, reason: str) -> None:
+    """Stop it, so that only operators can start it again. Its members see the reason."""
+    reason = " ".join(reason.split())
+    if not reason or len(reason) > MAX_REASON:
+        raise Refused(f"Give a reason of at most {MAX_REASON} characters.", "reason")
+    with changing(workspace) as current:
+        if current.instance.stop_reason == StopReason.OPERATOR:
+            return
+        lifecycle.want_stopped(current.instance.pk, StopReason.OPERATOR)
+        activity.note(current, by, "suspended", reason)
+
+
+def resume(workspace: Workspace, by: User) -> None:
+    """Lift a suspension, and start it."""
+    with changing(workspace) as current:
+        if current.instance.stop_reason != StopReason.OPERATOR:
+            return
+        lifecycle.want_running(current.instance.pk, by_operator=True)
+        activity.note(current, by, "resumed")
+
+
+def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
+    """Give it another plan. What runs is replaced by a container with the new limits."""
+    with changing(workspace) as current:
+        if current.plan_id == plan.pk:
+            return
+        chosen = list(current.plugins.select_related("plugin"))
+        old, current.plan = current.plan, plan
+        spec = sets.spec_of(current, current.release, chosen)
+        limits = {**plan.limits, "internet": spec.internet}
+        if current.instance.desired != Desired.ABSENT:
+            lifecycle.change_spec(current.instance.pk, "change_spec", **limits)
+        activity.note(current, by, "changed_plan", f"{old} → {plan}")
+        Workspace.objects.filter(pk=current.pk).update(plan=plan)
+    workspace.plan = plan
