@@ -15,7 +15,11 @@ from workspaces.api.problems import Problem
 from workspaces.gateway import Verdict
 
 PAGES: tuple[Page, ...] = (
-    Page(Verdict.SIGN_IN, 401, "You are not signed in at this workspace."),
+    Page(
+        Verdict.SIGN_IN,
+        401,
+        "You are not signed in at this workspace, or this token is not good, or no longer.",
+    ),
     Page(Verdict.NOT_FOUND, 404, "There is no such workspace, or you may not see it."),
     Page(Verdict.WAKING, 503, "This workspace is starting.", retry_after=1),
     Page(Verdict.STOPPED, 503, "This workspace was stopped by an owner."),
