@@ -287,3 +287,29 @@ def test_a_question_keeps_its_secrets_to_itself() -> None:
     asked = gateway.Question(slug="cats", session="S" * 43, api_token="cloudapp_x", method="GET")
     assert "SSS" not in repr(asked)
     assert "cloudapp_x" not in repr(asked)
+
+
+def test_somebody_with_many_tokens_gets_what_the_one_that_is_sent_may(
+    workspace: Workspace, owner: User
+) -> None:
+    other = make_workspace(owner)
+    texts = {
+        name: api_tokens.create(owner, name, [scope], only=only)
+        for name, scope, only in (
+            ("reads", "read", None),
+            ("writes", "data", None),
+            ("here", "data", workspace.pk),
+            ("there", "data", other.pk),
+            ("manages", "lifecycle", None),
+        )
+    }
+    roles = {"reads": "viewer", "writes": "owner", "here": "owner"}
+    for name, (token, text) in texts.items():
+        response = ask_with(text, workspace)
+        if name in roles:
+            assert actor_of(response)["role"] == roles[name]
+            assert actor_of(response)["name"] == f"Ada Lovelace (token {name})"
+        else:
+            assert verdict(response) == "not-found"
+        token.refresh_from_db()
+        assert (token.last_used_at is not None) == (name in roles)
