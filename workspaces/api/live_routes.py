@@ -21,6 +21,7 @@ from workspaces.api.problems import Problem, invalid
 from workspaces.api.schema import SLUG, STREAM, may_refuse
 from workspaces.api.shapes import EventOut, LogOut, Page, WorkspaceOut
 from workspaces.api.waiting import Holds, a_place, is_so, why_never
+from workspaces.api.workspace_routes import Cursor, Limit
 from workspaces.models import Workspace
 
 router = Router(tags=["live"])
@@ -106,21 +107,20 @@ def shown(rows: list[dict[str, Any]]) -> list[EventOut]:
     auth=Needs(Scope.READ),
     operation_id="list_events",
     summary="History, and what happens live",
-    openapi_extra=may_refuse("not_found", "too_many_waiting", stream=STREAM),
+    openapi_extra=may_refuse("not_found", "too_many_waiting", stream=STREAM, resumes=True),
 )
 def list_events(
     request: HttpRequest,
     slug: SLUG,
-    cursor: Annotated[
-        str | None, Query(description="`next` of an earlier answer.", max_length=500)
-    ] = None,
-    limit: Annotated[int, Query(description="How many at most.", ge=1, le=pages.MAX_LIMIT)] = 50,
+    cursor: Cursor = None,
+    limit: Limit = pages.LIMIT,
     after: Annotated[
         int | None,
         Query(
             description="Only what came after the event with this id; as `Last-Event-ID` does.",
             ge=0,
             lt=2**63,
+            examples=[1203],
         ),
     ] = None,
 ) -> Any:

@@ -37,7 +37,7 @@ from workspaces.services import ChangedMeanwhile, version_of
 router = Router(tags=["setup"])
 
 _wanted = Prefetch("wanted", Approval.objects.select_related("plugin"))
-ChangeId = Annotated[int, Path(description="The change's number.", ge=1, lt=2**63)]
+ChangeId = Annotated[int, Path(description="The change's number.", ge=1, lt=2**63, examples=[12])]
 SecretName = Annotated[
     str,
     Path(
