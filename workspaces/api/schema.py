@@ -167,7 +167,7 @@ _LAST_EVENT_ID = {
     "in": "header",
     "required": False,
     "description": "With a stream of events: the last one that you have seen.",
-    "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+    "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
     "example": "1204",
 }
 

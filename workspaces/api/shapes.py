@@ -1,12 +1,19 @@
 """What goes into the API and comes out of it. Every field says what it is, with an example."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from django.conf import settings
 from ninja import Schema
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken
@@ -33,6 +40,23 @@ Pairs = dict[MetadataName, MetadataValue]
 # The services say it in better words than pydantic; the document says it all the same.
 _SLUG_LIMITS: dict[str, Any] = {"minLength": 3, "maxLength": 40, "pattern": SLUG_PATTERN}
 _METADATA_LIMITS: dict[str, Any] = {"additionalProperties": False, "maxProperties": 20}
+
+
+def _a_text(value: object) -> object:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("Use a text such as 2026-11-27T17:00:00Z.")
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Postgres takes fewer zones than Python, and Python has no year 10000."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("There is no such time.") from error
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_a_text), AfterValidator(_in_utc)]
 
 
 class Visibility(StrEnum):
@@ -454,7 +478,7 @@ class TokenIn(In):
     workspace: Text | None = Field(
         None, description="The slug of the only workspace that it should open.", examples=["trees"]
     )
-    expires_at: datetime | None = Field(
+    expires_at: Moment | None = Field(
         None,
         description="When it ends; at the latest when the token that makes it does.",
         examples=["2027-11-27T17:00:00Z"],

@@ -195,9 +195,11 @@ def _change_plan(caller: Caller, workspace: Workspace, name: str) -> None:
 
 def seen_version(request: HttpRequest) -> str | None:
     """Return the version in `If-Match`; None where any will do. Raises Problem."""
-    given = request.headers.get("If-Match", "").strip()
-    if given in ("", "*"):
+    given = request.headers.get("If-Match", "*").strip()
+    if given == "*":
         return None
+    if not given:  # whoever sends nothing by mistake must not overwrite what others changed
+        raise invalid("header.If-Match", "Send an ETag that you have seen, or leave it out.")
     return given.removeprefix("W/").strip('"')
 
 

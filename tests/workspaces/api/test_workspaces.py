@@ -323,3 +323,32 @@ def test_reading_costs_the_same_however_many_there_are(api: Api, owner: User, pa
     for number in range(1, 40):
         factories.make_workspace(owner, f"space-{number}")
     assert queries_of(api, path) == few <= 6
+
+
+# --- what Schemathesis found, in plain words -----------------------------------------------------
+
+
+def test_a_header_without_a_value_is_a_mistake_and_not_as_if_left_out(
+    api: Api, owner: User
+) -> None:
+    factories.make_workspace(owner, "trees")
+    changed = api.ask("PATCH", "/workspaces/trees", {"name": "Oaks"}, If_Match="")
+    assert code_of(changed) == "invalid"
+    assert code_of(api.post("/workspaces", {"name": "Trees"}, Idempotency_Key="")) == "invalid"
+    assert Workspace.objects.get().name == "Trees"
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [
+        ("5749-08-09T21:11:43+22:17", 201),  # Postgres knows no such zone
+        ("9999-12-31T23:59:59-01:00", 422),
+        ("2999-01-01T00:00:00", 422),  # where?
+        (32503680000, 422),
+    ],
+)
+def test_times_may_be_of_any_zone_but_must_have_one(
+    api: Api, moment: str | int, status: int
+) -> None:
+    body = {"name": "nightly", "scopes": ["read"], "expires_at": moment}
+    assert api.post("/tokens", body).status_code == status
