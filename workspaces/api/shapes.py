@@ -34,6 +34,8 @@ Name = Annotated[
     StringConstraints(min_length=1, max_length=80, pattern=NOT_BLANK),
     Field(description="What people call it.", examples=["Trees of Kyiv"]),
 ]
+SECRET_NAME = r"^[A-Z][A-Z0-9_]{0,63}$"
+SecretName = Annotated[str, StringConstraints(pattern=SECRET_NAME)]
 MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL)]
 Pairs = dict[MetadataName, MetadataValue]
@@ -330,8 +332,11 @@ class PluginsIn(In):
         max_length=200,
         examples=[["datasette-vega"]],
     )
-    secrets: dict[str, Annotated[str, StringConstraints(max_length=16_000)]] = Field(
+    secrets: dict[
+        SecretName, Annotated[str, StringConstraints(max_length=16_000, pattern=NO_NUL)]
+    ] = Field(
         {},
+        json_schema_extra={"additionalProperties": False},
         description="Values of secrets that they need and the workspace has not got.",
         examples=[{}],
     )
@@ -349,9 +354,11 @@ class SecretOut(Schema):
 class SecretIn(In):
     """A secret's value."""
 
-    value: Annotated[str, StringConstraints(min_length=1, max_length=16_000)] = Field(
-        description="It is encrypted, and given to the workspace's own container only.",
-        examples=["s3cret"],
+    value: Annotated[str, StringConstraints(min_length=1, max_length=16_000, pattern=NO_NUL)] = (
+        Field(
+            description="It is encrypted, and given to the workspace's own container only.",
+            examples=["s3cret"],
+        )
     )
 
 

@@ -1,7 +1,9 @@
 """Small words for templates."""
 
+import re
+
 from django import template
-from django.utils.html import format_html_join
+from django.utils.html import escape, format_html_join
 from django.utils.safestring import SafeString
 
 register = template.Library()
@@ -24,3 +26,23 @@ def duration(ms: int | None) -> str:
     if ms < 60_000:
         return f"{ms / 1000:.1f} s"
     return f"{ms // 60_000} min"
+
+
+@register.filter
+def prose(text: str) -> SafeString:
+    """Return a text of the API's guide as HTML: paragraphs, `code`, and lines that begin with -."""
+    return SafeString("".join(_block(part) for part in re.split(r"\n\s*\n", text.strip()) if part))
+
+
+@register.filter
+def words(text: str) -> SafeString:
+    """Return one line of it: what is in backticks is code."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return SafeString(marked)
+
+
+def _block(text: str) -> str:
+    if text.startswith("- "):
+        items = (f"<li>{words(line.removeprefix('- '))}</li>" for line in text.splitlines())
+        return f"<ul>{''.join(items)}</ul>"
+    return f"<p>{words(text)}</p>"

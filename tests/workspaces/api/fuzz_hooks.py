@@ -7,6 +7,7 @@ answers are named that are right although a check expects another one.
 
 import json
 import os
+from itertools import count
 
 import schemathesis
 from schemathesis.core.failures import Failure
@@ -17,6 +18,8 @@ from schemathesis.hooks import HookContext
 LONGEST_WAIT = 0.05
 OWN_TOKEN = os.environ["FUZZ_OWN_TOKEN"]
 ANOTHER_TOKEN = os.environ["FUZZ_ANOTHER_TOKEN"]
+EXAMPLE_KEY = "2f1b7c1e-6a0d-4c0e-9b1f-5d3e8a7c6b21"
+_numbers = count()
 # Values that name something: a schema cannot say which things there are.
 NAMES = {"query.cursor", "body.plan", "body.workspace", "body.slug"}
 
@@ -28,6 +31,9 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, object]) -> 
         query = dict(case.query or {})
         if _is_long(query.get("timeout", 60)):
             case.query = {**query, "timeout": LONGEST_WAIT}
+    key = (case.headers or {}).get("Idempotency-Key")
+    if key == EXAMPLE_KEY:  # the same one for every request would only ever be `key_reused`
+        case.headers["Idempotency-Key"] = f"{key}-{next(_numbers)}"
     if str((case.path_parameters or {}).get("token_id", "")) == OWN_TOKEN:
         case.path_parameters = {**case.path_parameters, "token_id": int(ANOTHER_TOKEN)}
 

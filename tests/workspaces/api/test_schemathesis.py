@@ -6,10 +6,12 @@ that shows it again.
 
 import os
 import subprocess
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db.models.signals import post_save
 from django.utils import timezone
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
@@ -84,13 +86,23 @@ def customer() -> User:
     for role in Role:
         factories.add_member(trees, factories.make_user(), role)
     _set_up(trees, customer)
-    # A worker would have to fetch them; these count as fetched just now for the whole test.
-    later = timezone.now() + timedelta(hours=1)
-    for instance in Instance.objects.all():
-        LogTail.objects.create(
-            instance=instance, text="2026-11-27T17:00:00Z Started\n", fetched_at=later
-        )
     return customer
+
+
+@pytest.fixture(autouse=True)
+def fetched_logs() -> Iterator[None]:
+    """There is no worker to fetch a log: each counts as fetched just now, for the whole test."""
+
+    def fetched(instance: Instance, *, created: bool, **_: object) -> None:
+        if created:
+            later = timezone.now() + timedelta(hours=1)
+            LogTail.objects.create(
+                instance=instance, text="2026-11-27T17:00:00Z Started\n", fetched_at=later
+            )
+
+    post_save.connect(fetched, sender=Instance)
+    yield
+    post_save.disconnect(fetched, sender=Instance)
 
 
 def _set_up(workspace: Workspace, owner: User) -> None:
