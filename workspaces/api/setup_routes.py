@@ -16,7 +16,7 @@ from workspaces.api.callers import Needs, caller_of
 from workspaces.api.problems import Problem
 from workspaces.api.schema import HEADERS_OF_ONE, SLUG, may_refuse
 from workspaces.api.shapes import (
-    SECRET_NAME,
+    VARIABLE,
     ChangeOut,
     ImageOut,
     NeedOut,
@@ -43,7 +43,7 @@ SecretName = Annotated[
     str,
     Path(
         description="Capital letters, digits and _: the name of an environment variable.",
-        pattern=SECRET_NAME,
+        pattern=VARIABLE,
         examples=["OPENCAGE_KEY"],
     ),
 ]

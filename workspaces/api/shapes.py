@@ -34,8 +34,9 @@ Name = Annotated[
     StringConstraints(min_length=1, max_length=80, pattern=NOT_BLANK),
     Field(description="What people call it.", examples=["Trees of Kyiv"]),
 ]
-SECRET_NAME = r"^[A-Z][A-Z0-9_]{0,63}$"
-SecretName = Annotated[str, StringConstraints(pattern=SECRET_NAME)]
+VARIABLE = r"^[A-Z][A-Z0-9_]{0,63}$"
+Variable = Annotated[str, StringConstraints(pattern=VARIABLE)]
+SecretValue = Annotated[str, StringConstraints(max_length=16_000, pattern=NO_NUL)]
 MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL)]
 Pairs = dict[MetadataName, MetadataValue]
@@ -332,9 +333,7 @@ class PluginsIn(In):
         max_length=200,
         examples=[["datasette-vega"]],
     )
-    secrets: dict[
-        SecretName, Annotated[str, StringConstraints(max_length=16_000, pattern=NO_NUL)]
-    ] = Field(
+    secrets: dict[Variable, SecretValue] = Field(
         {},
         json_schema_extra={"additionalProperties": False},
         description="Values of secrets that they need and the workspace has not got.",
@@ -354,11 +353,10 @@ class SecretOut(Schema):
 class SecretIn(In):
     """A secret's value."""
 
-    value: Annotated[str, StringConstraints(min_length=1, max_length=16_000, pattern=NO_NUL)] = (
-        Field(
-            description="It is encrypted, and given to the workspace's own container only.",
-            examples=["s3cret"],
-        )
+    value: SecretValue = Field(
+        min_length=1,
+        description="It is encrypted, and given to the workspace's own container only.",
+        examples=["s3cret"],
     )
 
 
