@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from workspaces.api.reference import with_parts
+from workspaces.api.urls import api
+
 PROJECT = Path(__file__).parent.parent
 CONFIGURATION = PROJECT / "docs" / "configuration.md"
 
@@ -30,3 +33,10 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (document.parent / target).exists()
     ]
     assert not broken, broken
+
+
+def test_the_generated_parts_of_the_api_page_are_what_the_api_is() -> None:
+    text = (PROJECT / "docs" / "api.md").read_text()
+    assert text.count("<!-- generated: ") == 3
+    words = "stale: run `manage.py api_reference docs/api.md`"
+    assert with_parts(text, api.get_openapi_schema()) == text, words
