@@ -278,7 +278,7 @@ def _curl(method: str, path: str, told: Document) -> str:
     for media in told.get("requestBody", {}).get("content", {}).values():
         body = json.dumps(media["example"], ensure_ascii=False)
         if len(body) > SHORT:
-            body = json.dumps(media["example"], ensure_ascii=False, indent=2)
+            body = json.dumps(media["example"], ensure_ascii=False, indent=2).replace("\n", "\n  ")
         lines.append(f"--json {shlex.quote(body)}")
     return " \\\n  ".join(lines)
 

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from django.test import Client
 from jsonschema_rs import Draft202012Validator
+from pytest_django.live_server_helper import LiveServer
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
+from tests.browser import NewPage
 from tests.workspaces.api.conftest import Api
+from tests.workspaces.html import problems
 from workspaces.api import examples
 from workspaces.api.problems import CODES
 from workspaces.api.reference import groups_of, shapes_of
@@ -125,6 +128,7 @@ def page(client: Client) -> str:
 
 def test_the_page_shows_all_of_it_and_its_links_lead_somewhere(document: Document) -> None:
     html = page(Client())
+    assert problems(html) == []
     anchors = re.findall(r'id="([^"]+)"', html)
     assert len(anchors) == len(set(anchors))
     links = set(re.findall(r'href="#([^"]+)"', html))
@@ -162,3 +166,26 @@ def test_curl_commands_are_for_what_they_stand_at(document: Document) -> None:
             assert "{" not in one.curl.split("--json")[0], "a place that nothing was put in"
             assert "$TOKEN" in one.curl
     assert {"Workspace", "Event", "Problem"} <= {shape.name for shape in shapes_of(document)}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_on_any_width_only_boxes_scroll_sideways(
+    new_page: NewPage, live_server: LiveServer, width: int
+) -> None:
+    browser = new_page(viewport={"width": width, "height": 900})
+    browser.goto(f"{live_server.url}/api/v1/docs")
+    assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    # What scrolls can be scrolled without a mouse.
+    stuck = browser.evaluate(
+        "[...document.querySelectorAll('.reference *')]"
+        ".filter(one => one.scrollWidth > one.clientWidth && one.tabIndex < 0"
+        " && /auto|scroll/.test(getComputedStyle(one).overflowX)).map(one => one.outerHTML)"
+    )
+    assert stuck == []
+    browser.get_by_role("link", name="Error codes").focus()
+    browser.keyboard.press("Enter")
+    browser.wait_for_url("**#problems")
+    browser.keyboard.press("Tab")
+    seen = "getComputedStyle(document.activeElement).outlineStyle"
+    assert browser.evaluate(seen) == "solid"
