@@ -163,7 +163,7 @@ def _codes_in(answer: Document) -> Iterable[str]:
 
 def _answer(status: int, told: Document, components: Document) -> Answer:
     content = told.get("content", {})
-    schema = next(iter(content.values()), {}).get("schema", {})
+    schemas = [media["schema"] for media in content.values()]
     headers = [
         Field(name, kind_of(header["schema"], components), header["description"])
         for name, header in told["headers"].items()
@@ -172,8 +172,8 @@ def _answer(status: int, told: Document, components: Document) -> Answer:
     return Answer(
         status,
         told["description"],
-        _shape_of(schema, components),
-        "/Page_" in schema.get("$ref", ""),
+        _shape_of({"anyOf": schemas}, components),
+        any("/Page_" in schema.get("$ref", "") for schema in schemas),
         [_example(kind, media["example"]) for kind, media in content.items()],
         headers,
     )

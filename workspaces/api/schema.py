@@ -150,7 +150,12 @@ _IDEMPOTENCY_KEY = {
     "required": False,
     "description": "Any text of your own, once per request. Sent again within 24 hours, the same "
     "request gets the first answer, and nothing is done twice.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 255,
+        "pattern": "^[!-~]([ -~]*[!-~])?$",
+    },
     "example": "2f1b7c1e-6a0d-4c0e-9b1f-5d3e8a7c6b21",
 }
 _IF_MATCH = {
