@@ -37,11 +37,11 @@ HOOKS = Path(__file__).parent / "fuzz_hooks.py"
 SEED = 4711
 EXAMPLES = 5
 # More than a run needs; one that hangs is stopped.
-SECONDS = 240
+SECONDS = 600
 CONFIG = """
 seed = {seed}
 continue-on-failure = true
-request-timeout = 10
+request-timeout = 30
 max-stream-events = 1
 hooks = "{hooks}"
 
