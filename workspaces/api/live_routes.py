@@ -107,7 +107,12 @@ def shown(rows: list[dict[str, Any]]) -> list[EventOut]:
     auth=Needs(Scope.READ),
     operation_id="list_events",
     summary="History, and what happens live",
-    openapi_extra=may_refuse("not_found", "too_many_waiting", stream=STREAM, resumes=True),
+    openapi_extra=may_refuse(
+        "not_found",
+        "too_many_waiting",
+        stream={"$ref": "#/components/schemas/EventOut"},
+        resumes=True,
+    ),
 )
 def list_events(
     request: HttpRequest,
@@ -155,7 +160,7 @@ def _last_seen(request: HttpRequest, after: int | None) -> int | None:
 
 def wants_stream(request: HttpRequest) -> bool:
     """Whether the caller asked for a stream of events."""
-    return "text/event-stream" in request.headers.get("Accept", "")
+    return STREAM in request.headers.get("Accept", "")
 
 
 def _stream_events(caller: Caller, workspace: Workspace, after: int | None) -> HttpResponseBase:
@@ -210,7 +215,7 @@ def _stream(caller: Caller, wait: Callable[[], list[str]]) -> HttpResponseBase:
         finally:
             holds.give_back()
 
-    response = _Closing(messages(), holds, content_type="text/event-stream")
+    response = _Closing(messages(), holds, content_type=STREAM)
     response["X-Accel-Buffering"] = "no"
     response["Cache-Control"] = "no-store"
     return response
@@ -237,7 +242,9 @@ class _Closing(StreamingHttpResponse):
     auth=Needs(Scope.READ),
     operation_id="get_logs",
     summary="Logs: the last lines, or live",
-    openapi_extra=may_refuse("not_found", "role_too_low", "too_many_waiting", stream=STREAM),
+    openapi_extra=may_refuse(
+        "not_found", "role_too_low", "too_many_waiting", stream={"type": "string"}
+    ),
 )
 def get_logs(
     request: HttpRequest,

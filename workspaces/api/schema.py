@@ -182,13 +182,13 @@ def may_refuse(
     once: bool = False,
     if_match: bool = False,
     headers: Iterable[str] = (),
-    stream: str = "",
+    stream: Mapping[str, Any] | None = None,
     resumes: bool = False,
 ) -> dict[str, Any]:
     """Return what an operation's description needs: the problems that may come, and headers.
 
-    With `once` it takes an Idempotency-Key, with `if_match` an If-Match; `stream` is the media type
-    in which it can also answer; it `resumes` where a Last-Event-ID says.
+    With `once` it takes an Idempotency-Key, with `if_match` an If-Match; `stream` is the schema of
+    what an event carries when it answers with a stream; it `resumes` where a Last-Event-ID says.
     """
     known = ((once, _IDEMPOTENCY_KEY), (if_match, _IF_MATCH), (resumes, _LAST_EVENT_ID))
     parameters = [parameter for wanted, parameter in known if wanted]
@@ -200,8 +200,27 @@ def may_refuse(
     if parameters:
         found["parameters"] = parameters
     if stream:
-        found["responses"][200] = {"content": {stream: {"schema": {"type": "string"}}}}
+        found["responses"][200] = {"content": {STREAM: {"schema": _event_with(stream)}}}
     return found
+
+
+def _event_with(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of each event of a stream; OpenAPI has no word for the stream itself."""
+    carried = [data, {"$ref": "#/components/schemas/ProblemOut"}]
+    return {
+        "type": "object",
+        "description": "One event of the stream. The last one is called `end` and says why.",
+        "properties": {
+            "id": {"type": "string"},
+            "event": {"enum": ["message", "end"]},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": carried},
+            },
+        },
+        "required": ["data"],
+    }
 
 
 def _problems(codes: Iterable[str]) -> dict[int, Any]:
