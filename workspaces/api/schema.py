@@ -32,6 +32,7 @@ TAGS: Mapping[str, str] = {
     "live": "Wait for a status; history and logs, as lists or as live streams.",
     "setup": "Plugins and their changes, secrets, releases, images.",
     "people": "Who belongs to a workspace, and the tokens with which programs act for people.",
+    "webhooks": "Addresses that hear what happens, and what was sent to them.",
 }
 
 # How an answer leads on to other operations: OpenAPI's links, by operation and status.
@@ -102,7 +103,10 @@ _PARAMETERS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("wait_for_status", "status"): ("What to wait for.", "running"),
 }
 
-_ALWAYS = ("bad_request", "invalid", "not_signed_in", "scope_missing", "too_many_requests")
+_ALWAYS = (
+    *("bad_request", "invalid", "not_signed_in", "scope_missing", "too_many_requests"),
+    "unavailable",
+)
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "Location": {
@@ -304,6 +308,8 @@ def _complete(operation: dict[str, Any], components: Mapping[str, Any]) -> None:
     operation["parameters"] = [
         _parameter(name, given, components) for given in operation["parameters"]
     ]
+    if "requestBody" in operation:
+        operation["responses"].setdefault(413, _problem(["too_large"]))
     for media in operation.get("requestBody", {}).get("content", {}).values():
         with suppress(NoExample):  # a test demands that there is one
             media["example"] = _BODIES.get(name) or examples.of(media["schema"], components)
