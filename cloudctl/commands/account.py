@@ -1,0 +1,93 @@
+"""Signing in and out, and who one is."""
+
+import getpass
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from cloudctl import config
+from cloudctl.commands.params import AsJson
+from cloudctl.config import Account
+from cloudctl.errors import NotSignedIn, WrongUsage
+from cloudctl.output import when
+from cloudctl.session import Session
+
+Url = Annotated[str, typer.Option(help="The cloud host, such as https://cloud.example.com")]
+Token = Annotated[
+    str,
+    typer.Option(help="An API token. Better left out: then it is asked for, or read from stdin."),
+]
+
+
+def login(url: Url = "", token: Token = "", as_json: AsJson = False) -> None:
+    """Sign in with an API token, and keep it for the commands that follow."""
+    here = Session(as_json)
+    url = config.checked_url(url or _asked("Address of the cloud host: "))
+    page = f"{url}/account/tokens/"
+    if not token and sys.stdin.isatty():
+        here.out.note(f"Make a token at {page}")
+    account = Account(url, config.checked_token(token or secret("Token: ")))
+    this = _this_token(here, account)
+    where = config.save(account)
+    if as_json:
+        here.out.json({"url": url, "token": this})
+        return
+    here.out.line(f"Signed in at {url} with the token “{this['name']}”, kept in {where}.")
+    if url.startswith("http://") and not _is_local(url):
+        here.out.note("Mind that http:// sends the token where others can read it.")
+
+
+def _this_token(here: Session, account: Account) -> dict[str, Any]:
+    for token in here.api_of(account).pages("/tokens"):
+        if token["this"]:
+            return token
+    raise NotSignedIn(f"{account.url} does not know this token.")
+
+
+def _is_local(url: str) -> bool:
+    host = url.removeprefix("http://").rpartition(":")[0] or url.removeprefix("http://")
+    return host in ("localhost", "127.0.0.1", "[::1]") or host.endswith(".localhost")
+
+
+def _asked(question: str) -> str:
+    if not sys.stdin.isatty():
+        raise WrongUsage("Say at which server: --url https://cloud.example.com")
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline()
+
+
+def secret(question: str) -> str:
+    """Return a secret that is typed unseen, or that stdin holds. Never from the command line."""
+    if sys.stdin.isatty():
+        return getpass.getpass(question, sys.stderr)
+    return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+
+
+def logout(as_json: AsJson = False) -> None:
+    """Forget the token on this machine. It stays good: `tokens revoke` ends it."""
+    here = Session(as_json)
+    removed = config.forget()
+    if as_json:
+        here.out.json({"removed": removed})
+    else:
+        here.out.line("Signed out." if removed else "You were not signed in.")
+
+
+def whoami(as_json: AsJson = False) -> None:
+    """Show where you are signed in, and what the token may do."""
+    here = Session(as_json)
+    account = config.load()
+    this = _this_token(here, account)
+    if as_json:
+        here.out.json({"url": account.url, "token": this})
+        return
+    here.out.block(
+        [
+            ("server", account.url),
+            ("token", f"{this['name']} ({this['hint']}…)"),
+            ("may", ", ".join(this["scopes"])),
+            ("only", this["workspace"] or ""),
+            ("expires", when(this["expires_at"]) or "never"),
+        ]
+    )
