@@ -101,7 +101,7 @@ class Api:
         while True:
             try:
                 response = self._client.send(request)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 arrived = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 lost = lost or arrived
                 pause = None if arrived and not repeatable else patience.pause()
@@ -167,7 +167,7 @@ class Api:
             raise TimedOut(str(problem["detail"]))
         raise Refused(problem, _when(response))
 
-    def _unreachable(self, error: httpx.TransportError, arrived: bool) -> Unreachable:
+    def _unreachable(self, error: httpx.RequestError, arrived: bool) -> Unreachable:
         if isinstance(error, httpx.TimeoutException):
             reason = "it does not answer in time"
         else:
@@ -191,7 +191,7 @@ class Api:
 def _breaking() -> Iterator[None]:
     try:
         yield
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise Broken(str(error) or "the connection broke") from error
 
 

@@ -94,7 +94,8 @@ def checked_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         port = f":{parts.port}" if parts.port else ""
-    except ValueError:
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # also what no name server can be asked for
         raise WrongUsage(f"{text!r} is no address.") from None
     if parts.username is not None or parts.password is not None:
         raise WrongUsage("Leave name and password out of the address.")

@@ -1,5 +1,6 @@
 """What can go wrong: each says what happened, what to do about it, and the exit code."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ class Failure(Exception):
     exit_code = 1
     code = "failed"
     title = "It did not work"
+    # The path in the API of what it is about, where that is known.
+    instance = ""
 
     def __init__(self, detail: str, hint: str = "") -> None:
         super().__init__(detail)
@@ -19,7 +22,8 @@ class Failure(Exception):
     def document(self) -> dict[str, Any]:
         """Return it as a problem document, like those of the API."""
         words = f"{self.detail} {self.hint}".strip()
-        return {"type": "about:blank", "title": self.title, "detail": words, "code": self.code}
+        found = {"type": "about:blank", "title": self.title, "detail": words, "code": self.code}
+        return found | ({"instance": self.instance} if self.instance else {})
 
 
 class WrongUsage(Failure):
@@ -76,7 +80,9 @@ class Refused(Failure):
         self.problem = dict(problem)
         self.code = str(problem.get("code", "refused"))
         detail = str(problem.get("detail") or problem.get("title") or "The server refused.")
-        super().__init__(detail, hint or HINTS.get(self.code, ""))
+        # For people: the API's words name its addresses.
+        words = re.sub(r"POST …/([a-z]+)", r"cloudctl \1", detail)
+        super().__init__(words, hint or HINTS.get(self.code, ""))
 
     def document(self) -> dict[str, Any]:
         """Return the problem document just as it came."""

@@ -98,6 +98,8 @@ def main() -> NoReturn:
         sys.exit(_misused(out, error))
     except typer.Abort:
         sys.exit(_report(out, WrongUsage("The input ended too soon.")))
+    except UnicodeEncodeError:
+        sys.exit(_report(out, WrongUsage("What was typed is not UTF-8.")))
     if code == Interrupted.exit_code:
         code = _report(out, Interrupted("Interrupted."))
     sys.exit(code or 0)

@@ -52,10 +52,16 @@ def messages_of(lines: Iterable[str]) -> Iterator[Message]:
 
 
 def follow(
-    api: "Api", path: str, params: Mapping[str, Any] | None = None, last_id: str = ""
+    api: "Api",
+    path: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    last_id: str = "",
+    again: Mapping[str, Any] | None = None,
 ) -> Iterator[Message]:
     """Return what a stream says, from behind the message `last_id`, until it is left.
 
+    `again` is what to ask for once something was seen and it broke, where that is not `params`.
     Raises Refused when the server ends it, and Unreachable when it does not come back.
     """
     patience = Patience(WAITING_PATIENCE)
@@ -67,7 +73,7 @@ def follow(
                 for message in messages_of(lines_of(chunks)):
                     if message.kind == "end":
                         raise _ended(message.data)
-                    last_id = message.id or last_id
+                    last_id, params = message.id or last_id, again or params
                     patience.refresh()
                     yield message
         except Unreachable as error:

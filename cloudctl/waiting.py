@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+from cloudctl.config import API
 from cloudctl.errors import Failure, Interrupted, TimedOut
 from cloudctl.paths import Json, address
 from cloudctl.patience import WAITING_PATIENCE
@@ -38,9 +39,15 @@ CHANGE_STEPS = {
 
 @contextmanager
 def goes_on(what: str, slug: str) -> Iterator[None]:
-    """Have Ctrl-C say that the server's work does not end with ours. Raises Interrupted."""
+    """Have failures name the workspace, and Ctrl-C say that the server's work goes on.
+
+    Raises Interrupted.
+    """
     try:
         yield
+    except Failure as failure:
+        failure.instance = f"{API}{address('workspaces', slug)}"
+        raise
     except KeyboardInterrupt:
         hint = f"See how far it is: cloudctl events {slug} -f"
         raise Interrupted(f"{what} goes on on the server.", hint) from None

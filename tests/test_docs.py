@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from tests.cloudctl import reference
+
 PROJECT = Path(__file__).parent.parent
 CONFIGURATION = PROJECT / "docs" / "configuration.md"
 
@@ -30,3 +32,8 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (document.parent / target).exists()
     ]
     assert not broken, broken
+
+
+def test_the_reference_of_cloudctl_is_what_help_says() -> None:
+    words = "Run: python -m tests.cloudctl.reference"
+    assert reference.DOCUMENT.read_text() == reference.whole(), words

@@ -3,6 +3,7 @@
 import getpass
 import sys
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -13,10 +14,15 @@ from cloudctl.errors import NotSignedIn, WrongUsage
 from cloudctl.output import when
 from cloudctl.session import Session
 
-Url = Annotated[str, typer.Option(help="The cloud host, such as https://cloud.example.com")]
+Url = Annotated[
+    str, typer.Option(metavar="URL", help="The cloud host, such as https://cloud.example.com")
+]
 Token = Annotated[
     str,
-    typer.Option(help="An API token. Better left out: then it is asked for, or read from stdin."),
+    typer.Option(
+        metavar="TOKEN",
+        help="An API token. Better left out: then it is asked for, or read from stdin.",
+    ),
 ]
 
 
@@ -46,8 +52,8 @@ def _this_token(here: Session, account: Account) -> dict[str, Any]:
 
 
 def _is_local(url: str) -> bool:
-    host = url.removeprefix("http://").rpartition(":")[0] or url.removeprefix("http://")
-    return host in ("localhost", "127.0.0.1", "[::1]") or host.endswith(".localhost")
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "127.0.0.1", "::1") or host.endswith(".localhost")
 
 
 def _asked(question: str) -> str:

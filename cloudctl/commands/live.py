@@ -1,6 +1,7 @@
 """What happens in a workspace: its history and its log, also as they grow."""
 
 import json
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -12,13 +13,16 @@ from cloudctl.session import Session
 from cloudctl.stream import follow
 from cloudctl.waiting import words_of
 
+MAX_TAIL = 200
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what follows.")]
 
 
 def events(
     slug: Slug,
     go_on: Follow = False,
-    limit: Annotated[int, typer.Option(help="How many of the past.", min=1, max=200)] = 20,
+    limit: Annotated[
+        int, typer.Option(metavar="N", help="How many of the past.", min=1, max=200)
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Show what happened to a workspace, oldest first."""
@@ -48,7 +52,9 @@ def _print_event(here: Session, event: Json) -> None:
 def logs(
     slug: Slug,
     go_on: Follow = False,
-    tail: Annotated[int, typer.Option(help="How many of the last lines.", min=0, max=200)] = 200,
+    tail: Annotated[
+        int, typer.Option(metavar="N", help="How many of the last lines.", min=0, max=MAX_TAIL)
+    ] = MAX_TAIL,
     as_json: AsJson = False,
 ) -> None:
     """Show what a workspace's program wrote, oldest first. For editors and owners."""
@@ -61,13 +67,24 @@ def logs(
         for line in [] if as_json else found["lines"]:
             here.out.line(line)
         return
+    for line in _new_lines(here, path, tail):
+        if as_json:
+            here.out.json_line({"line": line})
+        else:
+            here.out.line(line)
+
+
+def _new_lines(here: Session, path: str, tail: int) -> Iterator[str]:
+    """Return lines as they come, each once.
+
+    A stream that was taken up again begins with some that were there. Each begins with its time.
+    """
     newest = ""
-    for message in follow(here.api, path, {"tail": tail}):
+    for message in follow(here.api, path, {"tail": tail}, again={"tail": MAX_TAIL}):
         line = json.loads(message.data)
-        # A stream that was taken up again begins with lines that were there; each has its time.
         time = line.partition(" ")[0]
         if time[:1].isdigit():
             if time <= newest:
                 continue
             newest = time
-        here.out.json_line({"line": line}) if as_json else here.out.line(line)
+        yield line

@@ -21,9 +21,11 @@ Slug = Annotated[
     str, typer.Argument(help="The workspace's slug.", metavar="SLUG", callback=checked_slug)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and problems as JSON on stderr.")]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is so; show how.")]
+Wait = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for the end, and show what happens.")
+]
 Timeout = Annotated[
-    float, typer.Option(help="For how many seconds to wait at most.", min=0, max=86400)
+    float, typer.Option(metavar="SECONDS", help="How long to wait at most.", min=0, max=86400)
 ]
 TIMEOUT = 600.0
 

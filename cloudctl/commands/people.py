@@ -15,6 +15,7 @@ from cloudctl.session import Session
 if TYPE_CHECKING:
     from cloudctl.api import Api
 
+SCOPES = "read, lifecycle, plugins, secrets, members, data, operator"
 members = group("Who belongs to a workspace: `cloudctl members SLUG` lists them.")
 tokens = group("Your API tokens, as far as they are no mightier than the one in use.")
 
@@ -31,7 +32,7 @@ Who = Annotated[
     str, typer.Argument(help="An email address, or a number of the list.", metavar="WHO")
 ]
 Scopes = Annotated[
-    list[str], typer.Option("--scope", help="What it may be used for; may be repeated.")
+    list[str], typer.Option("--scope", metavar="SCOPE", help=f"May be repeated. One of: {SCOPES}.")
 ]
 
 
@@ -128,10 +129,10 @@ def create_token(
     name: Annotated[str, typer.Argument(help="What it is for.", metavar="NAME")],
     scope: Scopes,
     workspace: Annotated[
-        str | None, typer.Option(help="The slug of the only workspace that it opens.")
+        str | None, typer.Option(metavar="SLUG", help="The only workspace that it opens.")
     ] = None,
     days: Annotated[
-        int | None, typer.Option(help="After so many days it expires.", min=1, max=36500)
+        int | None, typer.Option(metavar="DAYS", help="When it expires.", min=1, max=36500)
     ] = None,
     as_json: AsJson = False,
 ) -> None:

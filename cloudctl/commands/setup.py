@@ -16,7 +16,7 @@ from cloudctl.session import Session
 plugins = group("Which plugins a workspace has: `cloudctl plugins SLUG` lists them.")
 secrets = group("The secrets of a workspace. Nobody can read their values.")
 
-Names = Annotated[list[str], typer.Argument(help="Names of plugins.", metavar="NAME…")]
+Names = Annotated[list[str], typer.Argument(help="Names of plugins.", metavar="PLUGIN")]
 SecretName = Annotated[str, typer.Argument(help="Such as OPENCAGE_KEY.", metavar="NAME")]
 
 
@@ -64,7 +64,7 @@ def _change(
 def set_plugins(
     slug: Slug,
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names of plugins; none for none.", metavar="[NAME…]")
+        list[str] | None, typer.Argument(help="Names of plugins; none for none.", metavar="PLUGIN")
     ] = None,
     wait: Wait = False,
     timeout: Timeout = TIMEOUT,

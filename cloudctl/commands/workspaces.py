@@ -29,15 +29,21 @@ class Status(StrEnum):
     DELETED = "deleted"
 
 
+STATUSES = ", ".join(Status)
+
+
 # --- looking -------------------------------------------------------------------------------------
 
 
 def list_(
     status: Annotated[
-        list[Status] | None, typer.Option(help="Only those with this status; may be repeated.")
+        list[Status] | None,
+        typer.Option(
+            metavar="STATUS", help=f"Only those that are this; may be repeated. One of: {STATUSES}."
+        ),
     ] = None,
     search: Annotated[
-        str | None, typer.Option(help="Only those with this in slug or name.")
+        str | None, typer.Option(metavar="TEXT", help="Only those with this in slug or name.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -124,13 +130,17 @@ def create(  # noqa: PLR0917 - each is an option
     name: Annotated[str, typer.Argument(help="What people call it.", metavar="NAME")],
     slug: Annotated[
         str | None,
-        typer.Option(help="What its address is made of; follows from the name if left out."),
+        typer.Option(
+            metavar="SLUG", help="What its address is made of; left out, it follows from the name."
+        ),
     ] = None,
     metadata: Annotated[
-        list[str] | None, typer.Option(help="A note, as name=value; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A note for yourself; may be repeated."),
     ] = None,
     plugin: Annotated[
-        list[str] | None, typer.Option(help="A plugin to switch on; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="PLUGIN", help="A plugin to switch on; may be repeated."),
     ] = None,
     wait: Wait = False,
     timeout: Timeout = TIMEOUT,
@@ -200,7 +210,9 @@ undelete = _deed(
 
 def wait(
     slug: Slug,
-    status: Annotated[Status, typer.Option(help="What to wait for.")] = Status.RUNNING,
+    status: Annotated[
+        Status, typer.Option(metavar="STATUS", help=f"What to wait for: {STATUSES}.")
+    ] = Status.RUNNING,
     timeout: Timeout = TIMEOUT,
     as_json: AsJson = False,
 ) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from cloudapp.local.product import Product
+from cloudctl.config import checked_url
+from cloudctl.errors import WrongUsage
 from tests.cloudctl.conftest import Ctl
 from tests.cloudctl.proxy import Proxy
 
@@ -57,13 +59,26 @@ def test_a_token_that_is_no_good_is_not_kept(new: Ctl, product: Product, token: 
         "https://cloud.example.com/other",
         "https://cloud.example.com?x=1",
         "https://",
+        "https://cloud..example.com",
+        "https://cloud.example.com:http",
         "file:///etc/passwd",
     ],
 )
-def test_only_addresses_of_servers_are_taken(new: Ctl, url: str) -> None:
-    ran = new("login", "--url", url, stdin="x")
-    assert ran.code == 2
-    assert "cloudctl:" in ran.err
+def test_only_addresses_of_servers_are_taken(url: str) -> None:
+    with pytest.raises(WrongUsage):
+        checked_url(url)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://Cloud.example.com/", "https://cloud.example.com"),
+        (" http://localhost:8000/api/v1 ", "http://localhost:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_an_address_is_kept_in_one_form(given: str, kept: str) -> None:
+    assert checked_url(given) == kept
 
 
 def test_the_environment_wins(new: Ctl, product: Product, token: str) -> None:

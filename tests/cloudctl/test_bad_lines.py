@@ -87,8 +87,7 @@ def test_a_stream_that_breaks_is_taken_up_again(proxy: Proxy, far: Ctl, slug: st
     assert following.stdout
     try:
         seen = [json.loads(following.stdout.readline())]
-        far.ok("stop", slug, "--wait", "--json")
-        far.ok("start", slug, "--wait", "--json")
+        far.ok("restart", slug, "--wait", "--json")
         while seen[-1]["kind"] != "await_ready":
             seen.append(json.loads(following.stdout.readline()))
     finally:

@@ -6,16 +6,15 @@ In this process: there are many of them, and starting Python is most of what eac
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 
 from cloudapp.local.product import Product
-from cloudctl.main import app, main
+from cloudctl.main import main
 from tests.cloudctl.conftest import OTHER, OWNER, add_member
+from tests.cloudctl.reference import commands
 
 SECRET = "OPENCAGE_KEY"
 Run = Callable[..., tuple[int, str, str]]
@@ -58,16 +57,7 @@ CASES: dict[str, tuple[list[str], list[list[str]]]] = {
 }
 
 
-def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Return every command that can be run, by its full name."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}", command
-
-
-COMMANDS = dict(commands(typer.main.get_command(app)))
+COMMANDS = dict(commands())
 
 
 @pytest.fixture
