@@ -7,7 +7,7 @@ cannot be had, the waiting goes on without them.
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +102,13 @@ class _Watcher:
     """Shows what happens to a workspace, in a thread of its own; at the end, all that did."""
 
     def __init__(
-        self, api: "Api", slug: str, progress: Progress, steps: Collection[str], after: int | None
+        self, api: "Api", slug: str, progress: Progress, steps: Sequence[str], after: int | None
     ) -> None:
         self._api = api
         self._path = address("workspaces", slug, "events")
         self._progress = progress
-        self._missing = set(steps)
-        self._total = len(steps)
+        self._steps = steps
+        self._done = 0
         self._last = after
         self._lock = threading.Lock()
         self._left = False
@@ -140,9 +140,10 @@ class _Watcher:
             return
         self._last = event["id"]
         self._progress.step(words_of(event), event["duration_ms"], failed=event["failed"])
-        if not event["failed"]:
-            self._missing.discard(event["kind"])
-        self._progress.now(words_of(event), self._total - len(self._missing))
+        # What comes before a step is done as well: one that was stopped needs no new container.
+        if event["kind"] in self._steps and not event["failed"]:
+            self._done = self._steps.index(event["kind"]) + 1
+        self._progress.now(words_of(event), self._done)
 
 
 def words_of(event: Json) -> str:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cloudapp.local.places import PROJECT, VAR
@@ -188,9 +189,15 @@ def ctl(product: Product, token: str, tmp_path: Path) -> Ctl:
 
 
 @pytest.fixture
-def slug() -> str:
-    """A slug that nobody has."""
-    return f"trees-{next(_numbers)}"
+def slug(product: Product, token: str) -> Iterator[str]:
+    """A slug that nobody has. What a test makes of it is deleted: one may have so many only."""
+    one = f"trees-{next(_numbers)}"
+    yield one
+    httpx.delete(
+        f"{product.base_url}/api/v1/workspaces/{one}",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=SECONDS,
+    )
 
 
 @pytest.fixture(scope="session")
