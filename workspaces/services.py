@@ -242,15 +242,16 @@ def update(
     with changing(workspace) as current:
         if seen is not None and seen != version_of(current):
             raise ChangedMeanwhile
-        if name is not None and name != current.name:
-            activity.note(current, user, "renamed", f"from “{current.name}” to “{name}”")
+        old_name, old_metadata = current.name, current.metadata
+        if name is not None:
             current.name = name
-        if metadata is not None and (kept := _merged(current.metadata, metadata)) != (
-            current.metadata
-        ):
-            activity.note(current, user, "changed_metadata")
-            current.metadata = kept
+        if metadata is not None:
+            current.metadata = _merged(old_metadata, metadata)
         current.save(update_fields=["name", "metadata"])
+        if current.name != old_name:
+            activity.note(current, user, "renamed", f"from “{old_name}” to “{current.name}”")
+        if current.metadata != old_metadata:
+            activity.note(current, user, "changed_metadata")
     workspace.name, workspace.metadata = current.name, current.metadata
 
 

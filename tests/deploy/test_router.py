@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 from websockets.sync.client import connect
 
+from accounts import api_tokens
 from accounts.models import User
 from deploy import notify
 from deploy.models import Image, Instance
@@ -30,8 +31,8 @@ from deploy.router import NotSafe, Page, RouterConfig, render
 from deploy.states import Desired, Observed, Status
 from tests.deploy.router_support import Handler, Stack, Upstream, point, until, websocket_echo
 from tests.deploy.workspace_support import workspace as workspace_container
-from tests.factories import make_user, make_workspace, set_status
-from workspaces.models import Member, Plan, Workspace
+from tests.factories import add_member, make_user, make_workspace, set_status
+from workspaces.models import Member, Plan, Role, Workspace
 
 _numbers = count(1)
 
@@ -222,7 +223,7 @@ def test_the_host_is_the_workspaces_whatever_the_header_says(
         f"GET http://{workspace.slug}.{stack.netloc}/ HTTP/1.1\r\nHost: evil.example\r\n"
         f"Cookie: {visitor.headers['Cookie']}\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode())
         answer = b"".join(iter(lambda: client.recv(65536), b"")).decode()
     assert "evil.example" not in answer
@@ -281,8 +282,9 @@ def test_a_removed_member_is_out_within_seconds(
     assert visitor.get("/").status_code == 200
     Member.objects.filter(workspace=workspace).delete()
     began = time.monotonic()
-    until(lambda: visitor.get("/").status_code == 404, 10)
-    assert time.monotonic() - began < 7
+    until(lambda: visitor.get("/").status_code == 404)
+    # The yes is remembered for 5 seconds; the rest is for a busy machine.
+    assert time.monotonic() - began < 20
     page = visitor.get("/", headers=HTML)
     assert page.status_code == 404
     assert "There is nothing here for you" in page.text
@@ -294,6 +296,158 @@ def test_signing_out_closes_the_door_at_once(visitor: httpx.Client) -> None:
     out = visitor.post("/-/cloudapp/sign-out", headers=origin)
     assert out.status_code == 200, out.text
     assert 'cloudapp_workspace=""' in out.headers["Set-Cookie"]
+
+
+# --- programs with an API token ------------------------------------------------------------------
+
+
+def program(stack: Stack, workspace: Workspace, text: str) -> httpx.Client:
+    """A program with a token at a workspace's own host."""
+    client = stack.stranger(workspace.slug)
+    client.headers["Authorization"] = f"Bearer {text}"
+    return client
+
+
+def test_a_token_gets_a_program_in_and_stays_with_us(
+    stack: Stack, owner: User, workspace: Workspace
+) -> None:
+    _, text = api_tokens.create(owner, "ci", ["data"])
+    with program(stack, workspace, text) as client:
+        response = client.post("/data/-/insert", json={"row": 1})
+    assert response.status_code == 200
+    told = headers_of(response)
+    assert "authorization" not in told
+    assert text not in response.text
+    claims = jwt.decode(told["x-cloudapp-actor"][0], options={"verify_signature": False})
+    assert claims["actor"] == {"id": str(owner.pk), "name": "Ada (token ci)", "role": "owner"}
+
+
+def test_a_token_that_is_no_good_is_told_so(stack: Stack, workspace: Workspace) -> None:
+    with program(stack, workspace, api_tokens.new_text()) as client:
+        answer = client.get("/data.json")
+        assert (answer.status_code, answer.json()["status"]) == (401, "sign-in")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        page = client.get("/data", headers=HTML)
+        assert page.status_code == 401, "not led to sign in: it is no person"
+        assert "WWW-Authenticate" not in page.headers
+    with stack.stranger(workspace.slug) as stranger:
+        assert stranger.get("/data.json").headers["WWW-Authenticate"] == "Bearer"
+        del stranger.headers["Accept"]
+        assert stranger.get("/data.json").headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_token_for_elsewhere_finds_nothing(
+    stack: Stack, owner: User, workspace: Workspace
+) -> None:
+    elsewhere = make_workspace(owner, f"dogs-{next(_numbers)}")
+    _, text = api_tokens.create(owner, "ci", ["read"], only=elsewhere.pk)
+    with program(stack, workspace, text) as there, stack.stranger("nobodys") as nowhere:
+        nowhere.headers["Authorization"] = there.headers["Authorization"]
+        for headers in (HTML, {}):
+            one, other = there.get("/", headers=headers), nowhere.get("/", headers=headers)
+            assert one.status_code == 404
+            assert (other.status_code, other.text) == (one.status_code, one.text)
+
+
+def test_a_tokens_yes_is_remembered_for_it_alone(
+    stack: Stack, owner: User, workspace: Workspace
+) -> None:
+    token, text = api_tokens.create(owner, "ci", ["read"])
+    with program(stack, workspace, text) as client:
+        assert client.get("/").status_code == 200
+        before = stack.gateway_calls()
+        for _ in range(20):
+            assert client.get("/").status_code == 200
+        assert stack.gateway_calls() - before <= 1
+    with program(stack, workspace, api_tokens.new_text()) as other:
+        assert other.get("/").status_code == 401
+    with stack.stranger(workspace.slug) as stranger:
+        assert stranger.get("/").status_code == 401
+    token.refresh_from_db()
+    assert token.last_used_at
+
+
+@pytest.mark.parametrize("end", ["revoke", "remove the member", "deactivate"])
+def test_a_token_that_ended_is_out_within_seconds_and_stays_out(
+    end: str, stack: Stack, workspace: Workspace
+) -> None:
+    member = make_user()
+    place = add_member(workspace, member, Role.EDITOR)
+    token, text = api_tokens.create(member, "ci", ["data"])
+    with program(stack, workspace, text) as client:
+        assert client.get("/").status_code == 200
+        expected = 401
+        if end == "revoke":
+            api_tokens.revoke(token)
+        elif end == "deactivate":
+            User.objects.filter(pk=member.pk).update(is_active=False)
+        else:
+            expected = 404
+            place.delete()
+        began = time.monotonic()
+        until(lambda: client.get("/").status_code == expected)
+        # The yes is remembered for 5 seconds; the rest is for a busy machine.
+        assert time.monotonic() - began < 20
+        stack.stop_web()
+        try:
+            time.sleep(2)  # the no is old by then
+            assert client.get("/").status_code == expected
+        finally:
+            stack.start_web()
+
+
+def _upload_birds(client: httpx.Client) -> httpx.Response:
+    birds = {"csv": ("birds.csv", b"name\nowl\nwren\n", "text/csv")}
+    return client.post("/-/upload-csvs", files=birds, data={"xhr": "1", "table": "birds"})
+
+
+def _create_birds(client: httpx.Client) -> httpx.Response:
+    birds = {"table": "birds", "rows": [{"name": "owl"}, {"name": "wren"}]}
+    return client.post("/data/-/create", json=birds)
+
+
+@pytest.mark.parametrize(
+    "case", [("workspace_image", _upload_birds), ("alpha_image", _create_birds)]
+)
+def test_a_token_wakes_reads_and_writes_a_real_workspace(
+    case: tuple[str, Callable[[httpx.Client], httpx.Response]],
+    stack: Stack,
+    owner: User,
+    workspace_docker: docker.DockerClient,
+    request: pytest.FixtureRequest,
+) -> None:
+    image, write = case
+    made = make_workspace(owner, f"real-{next(_numbers)}")
+    _, reading = api_tokens.create(owner, "reader", ["read"], only=made.pk)
+    token, writing = api_tokens.create(owner, "writer", ["data"], only=made.pk)
+    directory = stack.directory / f"{next(_numbers)}"
+    reference = request.getfixturevalue(image)
+    with workspace_container(workspace_docker, reference, directory) as container:
+        Instance.objects.filter(pk=made.instance_id).update(key=container.key)
+        Workspace.objects.filter(pk=made.pk).update(instance=_renamed(made, container.id))
+        made.refresh_from_db()
+        set_status(made.instance, Status.SLEEPING)
+        worker = _play_worker(made, f"unix:{container.socket}", container.start)
+        with program(stack, made, reading) as reader, program(stack, made, writing) as writer:
+            # Held until it is up; on a busy machine longer than anybody is held here, so ask again.
+            until(lambda: reader.get("/data.json").status_code == 200)
+            worker.join()
+            assert reader.get("/data.json").json()["database"] == "data"
+            actor = reader.get("/-/actor.json").json()["actor"]
+            assert (actor["name"], actor["role"]) == ("Ada (token reader)", "viewer")
+
+            refused = write(reader)
+            assert refused.status_code == 403, refused.text
+            written = write(writer)
+            assert written.status_code in (200, 201), written.text
+            # The rows of a CSV come after the answer.
+            until(lambda: "wren" in reader.get("/data/birds.json?_shape=array").text)
+
+            api_tokens.revoke(token)
+            began = time.monotonic()
+            until(lambda: writer.get("/data.json").status_code == 401)
+            assert time.monotonic() - began < 20  # as above
+            assert reader.get("/data.json").status_code == 200
 
 
 # --- the gateway is nobody else's ----------------------------------------------------------------
@@ -319,7 +473,7 @@ def test_the_cloud_host_has_no_gateway(path: str, stack: Stack) -> None:
         f"GET {path} HTTP/1.1\r\nHost: {stack.netloc}\r\nX-Router-Secret: {secret}\r\n"
         "X-Cloudapp-Slug: x\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode())
         assert client.recv(65536).split(b"\r\n")[0] == b"HTTP/1.1 404 Not Found"
 
@@ -345,7 +499,7 @@ def test_no_page_of_the_cloud_host_shows_at_a_workspace(stack: Stack, workspace:
         f"GET /admin/..%2f-/cloudapp/start HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\n"
         "Connection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode())
         answer = client.recv(65536).decode()
     assert f"/workspaces/{workspace.slug}/enter/" in answer
@@ -407,9 +561,24 @@ def test_the_control_plane_may_go_away(stack: Stack, visitor: httpx.Client) -> N
                 assert page.status_code == 503
                 assert "We are not there just now" in page.text
                 assert '<meta http-equiv="refresh" content="5">' in page.text
+        for path in ("/api/v1/workspaces", "/api/v1/workspaces/trees/wait"):
+            with stack.cloud() as client:
+                refused = client.get(path, headers=HTML)
+                assert refused.status_code == 503
+                assert refused.headers["Content-Type"].startswith("application/problem+json")
+                assert refused.headers["Retry-After"] == "5"
+                assert refused.json()["code"] == "unavailable"
     finally:
         stack.start_web()
     assert visitor.get("/").status_code == 200
+
+
+def test_a_request_to_the_api_that_is_too_large(stack: Stack) -> None:
+    with stack.cloud() as client:
+        refused = client.post("/api/v1/workspaces", content=b"x" * 2_200_000)
+    assert refused.status_code == 413
+    assert refused.headers["Content-Type"].startswith("application/problem+json")
+    assert refused.json()["code"] == "too_large"
 
 
 def test_who_was_turned_away_stays_out_when_the_control_plane_goes_away(
@@ -417,7 +586,7 @@ def test_who_was_turned_away_stays_out_when_the_control_plane_goes_away(
 ) -> None:
     assert visitor.get("/").status_code == 200
     Member.objects.filter(workspace=workspace).delete()
-    until(lambda: visitor.get("/").status_code == 404, 10)
+    until(lambda: visitor.get("/").status_code == 404)
     stack.stop_web()
     try:
         time.sleep(2)  # the no is old by then
@@ -441,7 +610,7 @@ def test_an_old_yes_is_no_answer_while_the_gateway_says_no(
 ) -> None:
     assert visitor.get("/").status_code == 200
     set_status(workspace.instance, Status.STOPPED)
-    until(lambda: visitor.get("/").status_code == 503, 10)
+    until(lambda: visitor.get("/").status_code == 503)
     assert visitor.get("/").json()["status"] == "stopped"
 
 
@@ -493,7 +662,7 @@ def test_a_refused_upload_is_not_even_read(
         f"POST /-/upload HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\nAccept: text/html\r\n"
         f"Cookie: {visitor.headers['Cookie']}\r\nContent-Length: 1000000000\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode() + b"a" * 5000)
         answer = client.recv(65536)
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -521,12 +690,15 @@ def _in_thread(work: Any) -> threading.Thread:
     return thread
 
 
-def _play_worker(workspace: Workspace, endpoint: str) -> threading.Thread:
-    """Once the instance is wanted, say that it is there."""
+def _play_worker(
+    workspace: Workspace, endpoint: str, start: Callable[[], object] = lambda: None
+) -> threading.Thread:
+    """Once the instance is wanted, start it and say that it is there."""
     instance = Instance.objects.filter(pk=workspace.instance_id)
 
     def work() -> None:
-        until(instance.filter(desired=Desired.RUNNING).exists, 10)
+        until(instance.filter(desired=Desired.RUNNING).exists)
+        start()
         instance.update(
             ready=True,
             endpoint=endpoint,
@@ -561,7 +733,7 @@ def test_a_container_that_vanished_is_waited_for(
     instance = Instance.objects.filter(pk=workspace.instance_id)
 
     def work() -> None:
-        until(instance.filter(revision__gt=revision).exists, 10)
+        until(instance.filter(revision__gt=revision).exists)
         instance.update(endpoint=again.endpoint, ready_at=timezone.now())
         notify.send(workspace.instance_id)
 
@@ -580,7 +752,8 @@ def test_a_container_that_stays_away(
 ) -> None:
     assert visitor.get("/").status_code == 200
     upstream.close()
-    posted = visitor.post("/", headers=HTML, content="x")
+    # nginx may hang up behind an answer to a request that it did not read to its end.
+    posted = visitor.post("/", headers=HTML | {"Connection": "close"}, content="x")
     assert posted.status_code == 503
     assert "does not answer" in posted.text
     assert "was not carried out" in posted.text
@@ -600,14 +773,14 @@ def test_websockets_pass(stack: Stack, owner: User) -> None:
     path = stack.directory / f"{next(_numbers)}.sock"
     point(workspace, f"unix:{path}")
     with websocket_echo(path), closing(stack.visitor(owner, workspace)) as visitor:
-        raw = socket.create_connection(("127.0.0.1", stack.port), 10)
+        raw = socket.create_connection(("127.0.0.1", stack.port), 60)
         cookie = {"Cookie": visitor.headers["Cookie"]}
         with connect(
             f"ws://{workspace.slug}.{stack.netloc}/chat", sock=raw, additional_headers=cookie
         ) as chat:
             for message in ("hello", "x" * 100_000):
                 chat.send(message)
-                assert chat.recv(timeout=10) == message
+                assert chat.recv(timeout=60) == message
 
 
 def test_a_response_is_passed_on_as_it_comes(visitor: httpx.Client, upstream: Upstream) -> None:
@@ -619,7 +792,7 @@ def test_a_response_is_passed_on_as_it_comes(visitor: httpx.Client, upstream: Up
         handler.end_headers()
         handler.wfile.write(b"5\r\nfirst\r\n")
         handler.wfile.flush()
-        assert seen.wait(10), "the first part did not arrive before the second was there"
+        assert seen.wait(60), "the first part did not arrive before the second was there"
         handler.wfile.write(b"6\r\nsecond\r\n0\r\n\r\n")
 
     upstream.answers["/stream"] = answer
@@ -668,7 +841,7 @@ def test_more_than_that_is_too_much(
         f"PUT / HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\n"
         f"Cookie: {visitor.headers['Cookie']}\r\nContent-Length: {1200 * 1024**2}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode())
         assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
 
@@ -680,16 +853,22 @@ def test_the_log_holds_no_secrets(
     stack: Stack, visitor: httpx.Client, owner: User, workspace: Workspace
 ) -> None:
     visitor.get("/data?sql=select+secret")
+    _, text = api_tokens.create(owner, "ci", ["read"])
+    with program(stack, workspace, text) as client:
+        assert client.get("/data.json").status_code == 200
     stack.visitor(owner, workspace).close()
     with stack.cloud() as cloud:
         cloud.get("/account/confirm-email/THE-KEY/")
         cloud.get("/account/password/reset/key/THE-KEY/")
-    until(lambda: "password/reset" in stack.access_log(), 5)
+    until(lambda: "password/reset" in stack.access_log())
     log = stack.access_log()
     assert "/-/cloudapp/sign-in" in log
     assert "/data" in log
-    for secret in ("code=", "state=", "select", "THE-KEY", "cloudapp_workspace"):
+    for secret in ("code=", "state=", "select", "THE-KEY", "cloudapp_workspace", text):
         assert secret not in log
+    for written in stack.directory.glob("*.*"):
+        if written.suffix in (".log", ".out"):
+            assert text not in written.read_text(), written
 
 
 def test_what_holds_secrets_is_not_for_everybody(stack: Stack) -> None:
@@ -753,6 +932,7 @@ def _config(**changes: Any) -> RouterConfig:
         "apps_host": "apps.example.net",
         "scheme": "https",
         "directory": Path("/run/router"),
+        "waiting": "unix:/run/waiting.sock",
         "session_cookie": "__Host-s",
         "state_cookie": "__Host-t",
         "private_cookies": ["__Host-s"],

@@ -6,11 +6,15 @@ interrupted, leaves no key behind and can be asked again.
 """
 
 import hashlib
+import json
+import logging
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.db import transaction
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
@@ -19,9 +23,14 @@ from workspaces.api.callers import Caller, identify
 from workspaces.api.problems import CONTENT_TYPE, Problem, invalid
 from workspaces.models import IdempotencyKey
 
+logger = logging.getLogger(__name__)
+
 MAX_KEY = 255
+RETRY = {"Retry-After": "5"}
 # What they answer is a secret, and shown once.
-NEVER_KEPT = ("/api/v1/tokens",)
+NEVER_KEPT = re.compile(
+    r"/api/v1/(tokens|(workspaces/[^/]+|operator)/webhooks(/[0-9]+/rotate)?)",
+)
 _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
 View = Callable[..., HttpResponseBase]
 
@@ -36,6 +45,14 @@ def door(view: View) -> View:
             response = _answer(view, request, args, kwargs)
         except Problem as problem:
             response = problem.response(request.path)
+        except (OperationalError, InterfaceError):
+            logger.exception("the database does not answer")
+            response = Problem("unavailable", headers=RETRY).response(request.path)
+        except RequestDataTooBig:
+            response = Problem("too_large").response(request.path)
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            response = Problem("broken").response(request.path)
         _say_rate(request, response)
         if not response.has_header("Cache-Control"):
             response["Cache-Control"] = "no-store"
@@ -53,7 +70,8 @@ def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpRes
     def answer() -> HttpResponseBase:
         return _as_problem(request, view(request, *args, **kwargs))
 
-    if request.method == "POST" and key and caller is not None and request.path not in NEVER_KEPT:
+    once = request.method == "POST" and key and not NEVER_KEPT.fullmatch(request.path)
+    if once and caller is not None:
         return _once(caller, _checked(key), request, answer)
     return answer()
 
@@ -91,7 +109,15 @@ def _fingerprint(request: HttpRequest) -> str:
     """Return what tells one request from another: method, address and body."""
     parts = (request.method or "", request.get_full_path(), request.headers.get("If-Match", ""))
     head = "\n".join(parts).encode()
-    return hashlib.sha256(head + b"\n" + request.body).hexdigest()
+    return hashlib.sha256(head + b"\n" + _meaning(request.body)).hexdigest()
+
+
+def _meaning(body: bytes) -> bytes:
+    """Return JSON in one spelling: spaces and the order of names are no difference."""
+    try:
+        return json.dumps(json.loads(body), sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        return body
 
 
 def _once(

@@ -1,7 +1,5 @@
 """Addresses under /api/v1/: the endpoints, each behind the door, and the document about them."""
 
-import logging
-
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, re_path
@@ -15,10 +13,10 @@ from workspaces.api.people_routes import router as people
 from workspaces.api.problems import Problem, of_refusal, of_validation
 from workspaces.api.schema import Api
 from workspaces.api.setup_routes import router as setup
+from workspaces.api.waiting import HasLeft
+from workspaces.api.webhook_routes import router as webhooks
 from workspaces.api.workspace_routes import router as workspaces
 from workspaces.services import Refused
-
-logger = logging.getLogger(__name__)
 
 api = Api(
     title="cloudapp",
@@ -31,7 +29,7 @@ api = Api(
         "Send `Authorization: Bearer <token>`; make tokens at /account/tokens/."
     ),
 )
-for router in (workspaces, live, setup, people):
+for router in (workspaces, live, setup, people, webhooks):
     api.add_router("", router)
 
 
@@ -63,10 +61,15 @@ def _unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
     return Problem("bad_request", str(error)).response(request.path)
 
 
+@api.exception_handler(HasLeft)
+def _left(request: HttpRequest, error: HasLeft) -> HttpResponse:
+    return Problem("timeout", "The connection was closed.").response(request.path)
+
+
 @api.exception_handler(Exception)
-def _broken(request: HttpRequest, error: Exception) -> HttpResponse:
-    logger.exception("%s %s failed", request.method, request.path)
-    return Problem("broken").response(request.path)
+def _for_the_door(request: HttpRequest, error: Exception) -> HttpResponse:
+    """What nobody expected, the door answers: it takes back what was half done."""
+    raise error
 
 
 # --- addresses -----------------------------------------------------------------------------------
