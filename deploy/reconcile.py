@@ -327,9 +327,8 @@ def _stop(work: Work) -> None:
     engine = get_engine()
     in_flight = _has_answered(work.instance, work.seen)
     engine.stop(work.name, settings.STOP_TIMEOUT_SECONDS if in_flight else STILLBORN_STOP_SECONDS)
-    # At once: whoever looks next must not take it for a crash.
-    lifecycle.record_observation(work.lease, work.instance, engine.observe(work.name))
-    _done(work, Action.STOP)
+    # In one piece: whoever looks next must not take it for a crash.
+    _done(work, Action.STOP, engine.observe(work.name))
 
 
 def _remove(work: Work) -> None:
