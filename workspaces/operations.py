@@ -20,6 +20,7 @@ def suspend(workspace: Workspace, by: User, reason: str) -> None:
             return
         lifecycle.want_stopped(current.instance.pk, StopReason.OPERATOR)
         activity.note(current, by, "suspended", reason)
+        Workspace.objects.filter(pk=current.pk).update(suspended_reason=reason)
 
 
 def resume(workspace: Workspace, by: User) -> None:
@@ -29,6 +30,7 @@ def resume(workspace: Workspace, by: User) -> None:
             return
         lifecycle.want_running(current.instance.pk, by_operator=True)
         activity.note(current, by, "resumed")
+        Workspace.objects.filter(pk=current.pk).update(suspended_reason="")
 
 
 def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:

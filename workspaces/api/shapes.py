@@ -1,12 +1,12 @@
 """What goes into the API and comes out of it. Every field says what it is, with an example."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from django.conf import settings
 from ninja import Schema
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken
@@ -95,6 +95,10 @@ class WorkspaceOut(Schema):
     error: str | None = Field(
         description="What went wrong last and has not passed yet, in words.", examples=[None]
     )
+    suspended_reason: str | None = Field(
+        description="Why the operators suspended it; null when they did not.",
+        examples=["Unpaid since June."],
+    )
     created_at: datetime
     last_used_at: datetime = Field(description="When somebody last asked it for something.")
     deleted_at: datetime | None = Field(description="When its deletion was asked for.")
@@ -119,6 +123,7 @@ class WorkspaceOut(Schema):
             metadata=workspace.metadata,
             moving=instance.is_moving,
             error=instance.last_error or None,
+            suspended_reason=workspace.suspended_reason or None,
             created_at=workspace.created_at,
             last_used_at=instance.last_used_at,
             deleted_at=workspace.deleted_at,
@@ -387,8 +392,12 @@ class TokenIn(In):
     workspace: Text | None = Field(
         None, description="The slug of the only workspace that it should open.", examples=["trees"]
     )
-    expires_at: datetime | None = Field(
-        None, description="When it ends; at the latest when the token that makes it does."
+    expires_at: AwareDatetime | None = Field(
+        None,
+        description="When it ends, with a time zone; at the latest when the token that makes it "
+        "does.",
+        examples=["2027-01-01T00:00:00Z"],
+        lt=datetime(9999, 1, 1, tzinfo=UTC),  # no later time is one in every time zone
     )
 
 
