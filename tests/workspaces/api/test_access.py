@@ -25,7 +25,7 @@ from tests.workspaces.api.conftest import EVERYTHING, Api, code_of
 from tests.workspaces.test_plugins_page import approve
 from workspaces import access, catalogue
 from workspaces.api.urls import api as the_api
-from workspaces.models import Change, Role, Workspace
+from workspaces.models import Change, Grant, Release, Role, Rollout, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
@@ -35,7 +35,7 @@ READ, PLUGINS = (Scope.READ,), (Scope.READ, Scope.PLUGINS)
 LIFECYCLE, SECRETS, MEMBERS = (Scope.LIFECYCLE,), (Scope.SECRETS,), (Scope.MEMBERS,)
 OPERATOR = (Scope.OPERATOR,)
 STREAM = {"Accept": "text/event-stream"}
-W = "/workspaces/{slug}"
+W, P = "/workspaces/{slug}", "/operator/plugins/{name}"
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,10 @@ class Endpoint:
         """What it is called in the tests."""
         return f"{self.method} {self.path}{' stream' if self.headers else ''}"
 
-    @property
-    def is_about_a_workspace(self) -> bool:
-        return "{slug}" in self.path
+
+def _for_operators(method: str, path: str, allowed: int, body: Any = None, **more: Any) -> Endpoint:
+    values = {"name": "datasette-one"} | more.pop("values", {})
+    return Endpoint(method, path, OPERATOR, OPERATORS, allowed, body, values=values, **more)
 
 
 TABLE = [
@@ -129,6 +130,36 @@ TABLE = [
     Endpoint("GET", "/tokens", (), ANYBODY, 200),
     Endpoint("POST", "/tokens", (), ANYBODY, 201, {"name": "less", "scopes": ["read"]}),
     Endpoint("DELETE", "/tokens/{token_id}", (), ANYBODY, 204),
+    # --- operators: workspaces, plans
+    _for_operators("POST", f"{W}/suspend", 202, {"reason": "Unpaid."}),
+    _for_operators("POST", f"{W}/resume", 202, status=Status.SUSPENDED),
+    _for_operators("POST", f"{W}/release", 202, {"version": "1.0a41"}),
+    _for_operators("GET", "/operator/fleet", 200),
+    _for_operators("GET", "/operator/plans", 200),
+    _for_operators("POST", "/operator/plans", 201, {"name": "Big"}),
+    _for_operators("GET", "/operator/plans/{plan_id}", 200),
+    _for_operators("PATCH", "/operator/plans/{plan_id}", 200, {"memory_mb": 1024}),
+    # --- operators: releases
+    _for_operators("GET", "/operator/releases", 200),
+    _for_operators("POST", "/operator/releases/{version}/build", 202),
+    _for_operators("POST", "/operator/releases/{version}/default", 202),
+    _for_operators("POST", "/operator/releases/{version}/offer", 202, {"offered": False}),
+    _for_operators("GET", "/operator/rollouts", 200),
+    _for_operators("POST", "/operator/rollouts", 202, {"source": "1.0a41", "target": "0.65.5"}),
+    _for_operators("GET", "/operator/rollouts/{rollout_id}", 200),
+    _for_operators("POST", "/operator/rollouts/{rollout_id}/stop", 202),
+    # --- operators: the catalogue
+    _for_operators("GET", "/operator/plugins", 200),
+    _for_operators("POST", "/operator/plugins", 202, {"name": "datasette-new"}),
+    _for_operators("GET", f"{P}", 200),
+    _for_operators("POST", f"{P}/refresh", 202),
+    _for_operators("GET", f"{P}/approvals", 200),
+    _for_operators("POST", f"{P}/approvals", 202, {"version": "1.1"}),
+    _for_operators("GET", "/operator/approvals/{approval_id}", 200),
+    _for_operators("POST", "/operator/approvals/{approval_id}/withdraw", 200, {"rebuild": True}),
+    _for_operators("GET", f"{P}/grants", 200),
+    _for_operators("PUT", f"{P}/grants/{{slug}}", 200, values={"name": "datasette-two"}),
+    _for_operators("DELETE", f"{P}/grants/{{slug}}", 204),
 ]
 every_endpoint = pytest.mark.parametrize("endpoint", TABLE, ids=[e.name for e in TABLE])
 
@@ -171,7 +202,14 @@ def make_world(status: Status) -> World:
     # A worker's answer that is there already: nobody waits for one.
     soon = timezone.now() + timedelta(hours=1)
     LogTail.objects.create(instance=workspace.instance, text="2026 hello", fetched_at=soon)
-    approve("datasette-one")
+    approval = approve("datasette-one")
+    approve("datasette-two")
+    Grant.objects.create(plugin=approval.plugin, workspace=workspace)
+    coming = factories.make_release("1.0a41")
+    Release.objects.filter(pk=coming.pk).update(image=workspace.instance.image)
+    rollout = Rollout.objects.create(
+        from_release=workspace.release, to_release=coming, by=owner, batch_size=2
+    )
     change = Change.objects.create(
         workspace=workspace,
         by=owner,
@@ -181,7 +219,15 @@ def make_world(status: Status) -> World:
         old_image=workspace.instance.image,
         finished_at=timezone.now(),
     )
-    values = {"slug": "trees", "user_id": friend.pk, "change_id": change.pk}
+    values = {
+        "slug": "trees",
+        "user_id": friend.pk,
+        "change_id": change.pk,
+        "plan_id": workspace.plan_id,
+        "approval_id": approval.pk,
+        "rollout_id": rollout.pk,
+        "version": "1.0a41",
+    }
     return World(workspace, owner, values)
 
 
@@ -255,6 +301,10 @@ def _operator_all(world: World, endpoint: Endpoint) -> Caller:
     return made(_operator(), Scope.OPERATOR)
 
 
+def _powerless(world: World, endpoint: Endpoint) -> Caller:
+    return made(factories.make_user(is_staff=True), *ALL_SCOPES)
+
+
 def _operator_of_one(world: World, endpoint: Endpoint) -> Caller:
     return made(_operator(), *ALL_SCOPES, only=world.workspace.pk)
 
@@ -275,7 +325,8 @@ class Kind:
     """A kind of caller, and what it is to a workspace."""
 
     caller: Callable[[World, Endpoint], Caller]
-    # A role; "operator"; "stranger"; "nobody" without a good token; "scope" for the wrong one.
+    # A role; "operator"; "powerless" for one without permissions; "stranger"; "nobody" without a
+    # good token; "scope" for the wrong one.
     counts_as: str
     only_one: bool = False
 
@@ -294,6 +345,7 @@ KINDS = {
     "this workspace only": Kind(_this_one_only, "owner", only_one=True),
     "another workspace only": Kind(_another_one_only, "stranger", only_one=True),
     "operator": Kind(_operator_all, "operator"),
+    "operator without permissions": Kind(_powerless, "powerless"),
     "operator, this workspace only": Kind(_operator_of_one, "stranger", only_one=True),
     "no operator any more": Kind(_no_operator_any_more, "stranger"),
     "operator without the scope": Kind(_operator_without_the_scope, "stranger"),
@@ -308,14 +360,17 @@ def expected(endpoint: Endpoint, kind: Kind) -> tuple[int, str]:
         return 401, "not_signed_in"
     if who == "scope":
         return (403, "scope_missing") if endpoint.scopes else allowed
-    if (endpoint.ability == OPERATORS and who != "operator") or (
-        endpoint.everywhere and kind.only_one
-    ):
+    if endpoint.ability == OPERATORS and who != "operator":
+        return 403, "permission_missing" if who == "powerless" else "scope_missing"
+    if endpoint.everywhere and kind.only_one:
         return 403, "scope_missing"
     if who == "operator" or endpoint.ability == ANYBODY:
         return allowed
-    if who == "stranger":
-        return 404, "not_found"
+    return (404, "not_found") if who in ("stranger", "powerless") else _by_role(endpoint, who)
+
+
+def _by_role(endpoint: Endpoint, who: str) -> tuple[int, str]:
+    allowed = (endpoint.allowed, "")
     may = access.is_at_least(who, access.NEEDS[endpoint.ability])
     return allowed if may else (403, "role_too_low")
 
