@@ -26,6 +26,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "see_plugins": ("view_plugin",),
     "add_plugin": ("add_plugin",),
     "read_plugin": ("change_plugin",),
+    "describe": ("change_plugin",),
     "see_approvals": ("view_approval",),
     "approve": ("view_plugin", "add_approval"),
     "withdraw": ("view_approval", "change_approval"),
@@ -67,6 +68,17 @@ def read_again(plugin: Plugin, by: User) -> str:
     with transaction.atomic():
         catalogue.refresh(plugin)
         return _log(by, plugin, "Being read from the package index again.")
+
+
+def describe(plugin: Plugin, description: str, by: User) -> None:
+    """Say what customers read of a plugin; nothing for the package's own summary."""
+    with transaction.atomic():
+        if (
+            Plugin.objects.filter(pk=plugin.pk)
+            .exclude(description=description)
+            .update(description=description)
+        ):
+            _log(by, plugin, [{"changed": {"fields": ["Description"]}}])
 
 
 def approve(plugin: Plugin, release: Release, version: str, terms: Terms, by: User) -> Approval:

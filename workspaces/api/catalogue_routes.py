@@ -17,6 +17,7 @@ from workspaces.api.operator_shapes import (
     ApprovalIn,
     ApprovalOut,
     BegunOut,
+    EntryChanges,
     EntryIn,
     EntryOut,
     GrantOut,
@@ -112,6 +113,20 @@ def add_plugin(request: HttpRequest, response: HttpResponse, payload: EntryIn) -
 )
 def get_plugin(request: HttpRequest, name: PluginName) -> EntryOut:
     """What the index says of it, and what is approved."""
+    return EntryOut.of(_plugin(name))
+
+
+@router.patch(
+    "/operator/plugins/{name}",
+    response=EntryOut,
+    auth=Needs(Scope.OPERATOR, deed="describe"),
+    operation_id="describe_plugin",
+    summary="Describe a plugin",
+    openapi_extra=may_refuse("not_found", "permission_missing"),
+)
+def describe_plugin(request: HttpRequest, name: PluginName, payload: EntryChanges) -> EntryOut:
+    """Say in your own words what customers read of it."""
+    deeds.describe(_plugin(name), payload.description, caller_of(request).user)
     return EntryOut.of(_plugin(name))
 
 

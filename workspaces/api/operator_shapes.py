@@ -284,6 +284,15 @@ class EntryIn(In):
     name: Text = Field(description="As on the package index.", examples=["datasette-vega"])
 
 
+class EntryChanges(In):
+    """What can be set about a plugin."""
+
+    description: Note = Field(
+        description="What customers read; empty for the package's own summary.",
+        examples=["Charts of what a query returns"],
+    )
+
+
 class EntryOut(Schema):
     """A plugin of the catalogue: what the index says of it, and what counts."""
 

@@ -75,7 +75,7 @@ def _plugin(workspace: Workspace, approval: Approval, running: dict[int, Approva
     return PluginOut(
         name=approval.plugin.name,
         version=mine.version if mine else approval.version,
-        summary=approval.plugin.summary,
+        summary=approval.plugin.words,
         on=mine is not None,
         needs=[
             NeedOut(name=need["name"], help=need.get("help", ""), is_set=need["name"] in secrets)

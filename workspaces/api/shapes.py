@@ -201,7 +201,7 @@ class PluginOut(Schema):
 
     name: str = Field(examples=["datasette-vega"])
     version: str = Field(description="The approved version.", examples=["0.6.2"])
-    summary: str
+    summary: str = Field(description="What it is for, in words.", examples=["Charts"])
     on: bool = Field(description="Whether it is switched on.")
     needs: list[NeedOut] = Field(description="The secrets that it needs.")
     needs_internet: bool = Field(description="Whether it brings access to the internet with it.")

@@ -152,6 +152,7 @@ TABLE = [
     _for_operators("GET", "/operator/plugins", 200),
     _for_operators("POST", "/operator/plugins", 202, {"name": "datasette-new"}),
     _for_operators("GET", f"{P}", 200),
+    _for_operators("PATCH", f"{P}", 200, {"description": "Charts"}),
     _for_operators("POST", f"{P}/refresh", 202),
     _for_operators("GET", f"{P}/approvals", 200),
     _for_operators("POST", f"{P}/approvals", 202, {"version": "1.1"}),

@@ -142,6 +142,24 @@ def test_terms_are_kept(ops: Api) -> None:
     assert (approval.release, approval.needs, approval.needs_internet) == (release, [need], True)
 
 
+def test_customers_read_what_operators_say_of_it(ops: Api, owner: User) -> None:
+    plugin = approve("datasette-one").plugin
+    factories.make_workspace(owner, "trees")
+
+    def read() -> str:
+        (item,) = api_of(owner).get("/workspaces/trees/plugins").json()["items"]
+        return str(item["summary"])
+
+    assert read() == "What datasette-one does"
+    for _ in range(2):
+        body = {"description": "Birds"}
+        told = ops.ask("PATCH", f"{ADDRESS}/datasette-one", body).json()
+        assert told["description"] == read() == "Birds"
+    assert history(plugin) == ["Changed Description."]
+    for wrong in ({"description": "x" * 601}, {"description": "\0"}, {}, {"name": "other"}):
+        assert code_of(ops.ask("PATCH", f"{ADDRESS}/datasette-one", wrong)) == "invalid"
+
+
 # --- withdrawing ---------------------------------------------------------------------------------
 
 
@@ -222,6 +240,7 @@ def test_grants_are_given_listed_and_taken_back(ops: Api, owner: User, olga: Use
         ("GET", ADDRESS, None, ["view_plugin"]),
         ("POST", ADDRESS, {"name": "datasette-new"}, ["add_plugin"]),
         ("POST", f"{ADDRESS}/datasette-one/refresh", None, ["change_plugin"]),
+        ("PATCH", f"{ADDRESS}/datasette-one", {"description": "Birds"}, ["change_plugin"]),
         ("GET", f"{ADDRESS}/datasette-one/approvals", None, ["view_approval"]),
         (
             "POST",
