@@ -1,13 +1,15 @@
-# The control plane: one image for web, worker, worker-later, beat and watcher.
+# The control plane: one image for web, the workers, beat and watcher.
 #
 # `make image` builds it: it fetches the wheels of requirements.txt on the host, with the host's own
 # pip settings, and builds with no network. BASE is the same base that the workspaces' images have.
 #
-#   docker run cloudapp:<version> web            gunicorn, on WEB_LISTEN
-#   docker run cloudapp:<version> worker         what people wait for
-#   docker run cloudapp:<version> worker-later   what nobody waits for
+#   docker run cloudapp:<version> web              gunicorn, on WEB_LISTEN
+#   docker run cloudapp:<version> worker           what people wait for
+#   docker run cloudapp:<version> worker-later     what nobody waits for
+#   docker run cloudapp:<version> worker-builds    images, one after another
+#   docker run cloudapp:<version> worker-outside   what waits for other people's machines
 #   docker run cloudapp:<version> beat | watcher
-#   docker run cloudapp:<version> migrate        or any other management command
+#   docker run cloudapp:<version> migrate          or any other management command
 ARG BASE
 
 FROM ${BASE} AS build

@@ -153,13 +153,18 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TIMEZONE = TIME_ZONE
-# Work that a person waits for never queues behind work that nobody watches.
-CELERY_TASK_QUEUES = [Queue("now"), Queue("later")]
+# Work that a person waits for never queues behind work that nobody watches, and neither behind
+# builds, which take minutes, nor behind what waits for other people's machines.
+CELERY_TASK_QUEUES = [Queue("now"), Queue("later"), Queue("builds"), Queue("outside")]
 CELERY_TASK_DEFAULT_QUEUE = "now"
 CELERY_TASK_ROUTES = {
     "deploy.tasks.reconcile": {"queue": "now"},
     "deploy.tasks.sweep": {"queue": "now"},
     "deploy.tasks.fetch_log": {"queue": "now"},
+    "workspaces.tasks.build_releases": {"queue": "builds"},
+    "workspaces.tasks.lock_approval": {"queue": "builds"},
+    "workspaces.tasks.read_plugin": {"queue": "builds"},
+    "workspaces.tasks.run_change": {"queue": "builds"},
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
@@ -185,7 +190,7 @@ CELERY_BEAT_SCHEDULE = {
     "take-up": {
         "task": "workspaces.tasks.take_up",
         "schedule": TAKE_UP_SECONDS,
-        "options": {"expires": TAKE_UP_SECONDS, "queue": "later"},
+        "options": {"expires": TAKE_UP_SECONDS},
     },
     "run-rollouts": {
         "task": "workspaces.tasks.run_rollouts",
@@ -244,6 +249,8 @@ WAKE_HOLD_SECONDS: float = env.float("WAKE_HOLD_SECONDS", default=20.0)
 # How many requests of one web process may wait for instances; the others answer meanwhile.
 WAKE_HOLDS: int = env.int("WAKE_HOLDS", default=8)
 WEB_LISTEN: str = env.str("WEB_LISTEN", default=f"unix:{RUN_DIR / 'web.sock'}")
+# Requests of the API that wait have a process with many threads, so that no page waits for one.
+WAITING_LISTEN: str = env.str("WAITING_LISTEN", default=f"unix:{RUN_DIR / 'waiting.sock'}")
 # What brings Lua to Debian's nginx; OpenResty has it built in.
 ROUTER_MODULES: list[str] = env.list(
     "ROUTER_MODULES",

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = [
@@ -21,7 +21,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DEADLINE_MS = 10_000
+# Generous: a machine may be busy. What is waited for costs nothing when all is well.
+DEADLINE_MS = 30_000
 
 NewPage = Callable[..., Page]
 
@@ -40,6 +41,7 @@ def browser() -> Iterator[Browser]:
     # Playwright's sync API runs an event loop in this thread, and Django then refuses to talk to
     # the database from it. Here that is harmless: the loop belongs to Playwright alone.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium

@@ -82,7 +82,7 @@ def pytest_runtest_makereport(
 def containers_report() -> list[tuple[str, str]]:
     """Return the name of each of our containers, and what there is to know of it."""
     try:
-        client = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=10)
+        client = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=60)
         listed = client.containers(all=True, filters={"label": NAMESPACE_LABEL})
         ours = [c for c in listed if c["Labels"][NAMESPACE_LABEL].startswith(settings.NAMESPACE)]
         return [_container_report(client, container["Id"]) for container in ours]
@@ -122,7 +122,7 @@ def engine() -> Engine:
 @pytest.fixture(scope="session")
 def docker_client() -> Iterator[docker.APIClient]:
     """The same engine, without anything of ours in between."""
-    client = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=30)
+    client = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=60)
     yield client
     client.close()
 

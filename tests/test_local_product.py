@@ -10,8 +10,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from cloudapp.local.places import PROJECT, VAR, Places
+from cloudapp.local.processes import WORKERS
 from cloudapp.local.product import Product, free_port
 from cloudapp.local.say import Failure
 from tests.test_local_supervisor import lives, until
@@ -85,7 +87,7 @@ def processes_of(places: Places) -> set[int]:
 
 def health(port: int, host: str = "127.0.0.1") -> int:
     """Return the status of /healthz through the router."""
-    with closing(http.client.HTTPConnection(host, port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(host, port, timeout=60)) as connection:
         connection.request("GET", "/healthz", headers={"Host": f"localhost:{port}"})
         return connection.getresponse().status
 
@@ -96,13 +98,13 @@ def test_it_comes_up_survives_a_kill_and_stops_in_order(places: Places) -> None:
         assert re.search(r"operator@example\.org, password: \S+ \(shown once\)", said)
         assert f"http://localhost:{port}/" in said
         assert health(port) == 200
-        assert len(processes_of(places)) >= 9
+        assert len(processes_of(places)) >= 11
         with pytest.raises(Failure, match="runs already"):
             Product(places.state, free_port(), env=engine()).start()
         secret = (places.secrets / "SECRET_KEY").read_text()
         os.kill(process.pid, signal.SIGKILL)  # make itself: the worst that can happen
         process.wait()
-        until(lambda: not processes_of(places), 40)
+        until(lambda: not processes_of(places))
 
     # Again, on another port, with the state of the first time.
     port = free_port()
@@ -111,15 +113,24 @@ def test_it_comes_up_survives_a_kill_and_stops_in_order(places: Places) -> None:
         assert (places.secrets / "SECRET_KEY").read_text() == secret
         assert health(port) == 200
         os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches make and all of its children
-        process.wait(timeout=60)
+        process.wait(timeout=120)
         assert not processes_of(places)
+
+
+def assert_each_queue_is_served(product: Product) -> None:
+    """A task that is sent to a queue is taken from it."""
+    queues = [queue for queue, _ in WORKERS.values()]
+    send = "from cloudapp.celery import app; [app.send_task('celery.accumulate', queue=queue)"
+    product.manage("shell", "-c", f"{send} for queue in {queues}]")
+    with Redis.from_url(product.environment["REDIS_URL"]) as broker:
+        until(lambda: not any(broker.llen(queue) for queue in queues))
 
 
 def test_the_processes_of_a_product_come_back(places: Places) -> None:
     product = Product(places.state, free_port(), places.state.name, env=engine(), fast=True)
     product.start()
     try:
-        names = {"postgres", "redis", "web", "worker", "worker-later", "beat", "watcher", "nginx"}
+        names = {"postgres", "redis", "web", "waiting", *WORKERS, "beat", "watcher", "nginx"}
         before = product.pids()
         assert set(before) == names
         for name in names - {"postgres"}:
@@ -130,6 +141,7 @@ def test_the_processes_of_a_product_come_back(places: Places) -> None:
             )
         )
         product.wait_healthy()
+        assert_each_queue_is_served(product)
         product.stop_process("web")
         with pytest.raises(Failure, match="does not say 200"):
             product.wait_healthy(timeout=0.5)

@@ -152,7 +152,7 @@ def test_a_killed_engine_comes_back_soon(data: Path) -> None:
     pid = engine.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    until(lambda: engine.pid not in (pid, None) and EngineApi(engine.host).version(), 10)
+    until(lambda: engine.pid not in (pid, None) and EngineApi(engine.host).version())
     engine.release()
     assert EngineApi(engine.host).version() is None
 
@@ -171,7 +171,7 @@ def test_an_engine_stops_after_a_user_that_was_killed(data: Path) -> None:
         [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=False
     )
     assert done.returncode == -signal.SIGKILL
-    until(lambda: not lives(int(done.stdout)), 30)
+    until(lambda: not lives(int(done.stdout)))
     # Who comes at this very moment gets a new one.
     engine = OwnEngine(data)
     engine.start()

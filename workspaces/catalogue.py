@@ -361,4 +361,4 @@ def _save(row: Plugin | Approval, **changes: Any) -> None:
 
 def _later(task: str, pk: int) -> None:
     # Without the broker nothing is lost: the beat finds the row.
-    transaction.on_commit(partial(current_app.send_task, task, [pk], queue="later"), robust=True)
+    transaction.on_commit(partial(current_app.send_task, task, [pk]), robust=True)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
-from workspaces import catalogue, changes, releases, rollouts, services
+from workspaces import catalogue, change_runs, releases, rollouts, services
 from workspaces.models import Approval, Change, Plugin, Release, SignInCode, WorkspaceSession
 
 
@@ -56,7 +56,7 @@ def lock_approval(pk: int) -> None:
 @shared_task
 def run_change(pk: int) -> None:
     """Make a change of a workspace's plugins."""
-    changes.run(pk, get_builder())
+    change_runs.run(pk, get_builder())
 
 
 @shared_task

@@ -22,7 +22,12 @@ def bench() -> int:
     The benchmark gets the product's own environment, and BENCH_URL, BENCH_STATE_DIR.
     """
     console = Console()
-    given = {**given_settings(), "CLOUDAPP_OPERATOR_EMAIL": "bench@localhost"}
+    given = {
+        **given_settings(),
+        "CLOUDAPP_OPERATOR_EMAIL": "bench@localhost",
+        "API_REQUESTS_PER_MINUTE": "100000",
+        "CREATIONS_PER_HOUR": "100000",
+    }
     product = Product(VAR / "bench", free_port(), env=given, console=console, echo=False)
     with stop_on_signals(product.hurry):
         try:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cloudapp.local.processes import (
-    WORKER_THREADS,
+    WORKERS,
     beat_command,
     manage,
+    waiting_command,
     web_command,
     worker_command,
 )
@@ -24,8 +25,11 @@ def command_for(arguments: Sequence[str], environment: Mapping[str, str]) -> lis
     state_dir = Path(environment.get("STATE_DIR", "/var/lib/cloudapp"))
     processes = {
         "web": web_command(environment.get("WEB_LISTEN") or f"unix:{run_dir}/web.sock", "/dev/shm"),  # noqa: S108
-        "worker": worker_command("now", WORKER_THREADS),
-        "worker-later": worker_command("later", 1),
+        "waiting": waiting_command(
+            environment.get("WAITING_LISTEN") or f"unix:{run_dir}/waiting.sock",
+            "/dev/shm",  # noqa: S108
+        ),
+        **{name: worker_command(*of) for name, of in WORKERS.items()},
         "beat": beat_command(state_dir / "celerybeat-schedule"),
         "watcher": manage("watch"),
     }

@@ -14,14 +14,25 @@ from cloudapp.local.venv import VENV
 
 WEB_WORKERS = 2
 WEB_THREADS = 16
-# Most of a task's time is waiting for the engine; START_SLOTS limits what costs the processor.
-WORKER_THREADS = max(8, 2 * (os.cpu_count() or 1))
+# Each holds a request that waits, and nothing else: no connection to the database, no processor.
+WAITING_THREADS = 160
+WAITING_HOLDS = 150
+# The worker of each queue, with its threads. `now`: most of a task's time is waiting for the
+# engine; START_SLOTS limits what costs the processor. `later` and `builds`: one thing at a time,
+# so that they take little from those who wait. `outside`: it only waits, for other people's
+# machines; as threads are a process's, not a queue's, it has one of its own.
+WORKERS: Mapping[str, tuple[str, int]] = {
+    "worker": ("now", max(8, 2 * (os.cpu_count() or 1))),
+    "worker-later": ("later", 1),
+    "worker-builds": ("builds", 1),
+    "worker-outside": ("outside", 8),
+}
 
 # In the order in which they stop: first nobody comes in, then nobody gives work, then nobody works.
 STOP_ORDER: tuple[tuple[str, ...], ...] = (
     ("nginx",),
-    ("web", "beat", "watcher"),
-    ("worker", "worker-later"),
+    ("web", "waiting", "beat", "watcher"),
+    tuple(WORKERS),
 )
 
 
@@ -42,10 +53,20 @@ def manage(*arguments: str) -> list[str]:
 
 def web_command(bind: str, scratch: str) -> list[str]:
     """Return gunicorn's command. `bind` is unix:<path> or host:port; `scratch` a directory."""
+    return _gunicorn(bind, scratch, WEB_WORKERS, WEB_THREADS)
+
+
+def waiting_command(bind: str, scratch: str) -> list[str]:
+    """Return the command of the gunicorn for requests that wait."""
+    holds = ("--env", f"API_HOLDS={WAITING_HOLDS}")
+    return [*_gunicorn(bind, scratch, 1, WAITING_THREADS), *holds]
+
+
+def _gunicorn(bind: str, scratch: str, workers: int, threads: int) -> list[str]:
     return [
         *(str(bin_dir() / "gunicorn"), "cloudapp.wsgi:application"),
         *("--bind", bind, "--worker-class", "gthread"),
-        *("--workers", str(WEB_WORKERS), "--threads", str(WEB_THREADS)),
+        *("--workers", str(workers), "--threads", str(threads)),
         # One import for all workers: quicker, less memory, and a crashed one is back at once.
         *("--preload", "--timeout", "60", "--graceful-timeout", "8", "--no-control-socket"),
         *("--log-level", "warning", "--worker-tmp-dir", scratch),
@@ -94,6 +115,7 @@ def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
         )
 
     socket = places.run / "web.sock"
+    waiting = places.run / "waiting.sock"
     # Killing a worker loses nothing (the sweep finds what it held), and it leaves no child behind:
     # the pool is threads. gunicorn and nginx do have children, and end them when they are asked.
     return [
@@ -104,8 +126,17 @@ def product_programs(places: Places, env: Mapping[str, str]) -> list[Program]:
             death_signal=signal.SIGTERM,
             ready=socket.is_socket,
         ),
-        program("worker", worker_command("now", WORKER_THREADS), grace=40),
-        program("worker-later", worker_command("later", 1)),
+        program(
+            "waiting",
+            waiting_command(f"unix:{waiting}", str(places.run)),
+            grace=12,
+            death_signal=signal.SIGTERM,
+            ready=waiting.is_socket,
+        ),
+        *(
+            program(name, worker_command(*of), grace=40 if name == "worker" else 15)
+            for name, of in WORKERS.items()
+        ),
         program("beat", beat_command(places.state / "celerybeat-schedule"), grace=5),
         program("watcher", manage("watch"), grace=5),
         _router(places),

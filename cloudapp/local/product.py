@@ -108,7 +108,8 @@ class Product:
         self._prepare()
         with self._console.step("processes") as step:
             programs = product_programs(self.places, self.environment)
-            (self.places.run / "web.sock").unlink(missing_ok=True)
+            for name in ("web", "waiting"):
+                (self.places.run / f"{name}.sock").unlink(missing_ok=True)
             self.supervisor.start(*programs)
             self.supervisor.wait_ready(*(program.name for program in programs))
             step.detail = ", ".join(program.name for program in programs)
@@ -319,8 +320,8 @@ class Product:
     def start_process(self, name: str) -> None:
         """Start one of the product's own processes that was stopped."""
         programs = {p.name: p for p in product_programs(self.places, self.environment)}
-        if name == "web":
-            (self.places.run / "web.sock").unlink(missing_ok=True)
+        if name in ("web", "waiting"):
+            (self.places.run / f"{name}.sock").unlink(missing_ok=True)
         self._running().start(programs[name])
         self._running().wait_ready(name)
 

@@ -67,7 +67,8 @@ class Page:
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """What the template needs. Addresses are `host:port`, `port` or, for `web`, `unix:/path`.
+    """What the template needs. Addresses are `host:port`, `port` or, for `web` and
+    `waiting`, `unix:/path`.
 
     `directory` is the router's own: pid, cache, temporary files and pages. Without a certificate
     it speaks plain http; `scheme` is what the browser speaks. Whom the gateway tells
@@ -77,6 +78,7 @@ class RouterConfig:
 
     listen: Sequence[str]
     web: str
+    waiting: str
     secret: str
     cloud_url: str
     cloud_netloc: str

@@ -7,6 +7,7 @@ interleaved, so that a machine that gets slower or faster does so for both sides
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from deploy import lifecycle, tokens  # noqa: E402
 from deploy.models import Image, Instance  # noqa: E402
 from tests.bench import customer as customers  # noqa: E402
 from tests.bench import floor, load  # noqa: E402
+from tests.bench.api import MANY, READS, ApiClient, many_workspaces, p95_of, wait_latencies  # noqa: E402
 from tests.bench.customer import Customer, put_to_sleep  # noqa: E402
 from tests.bench.floor import BareContainer  # noqa: E402
 from workspaces.models import Plan, Workspace  # noqa: E402
@@ -65,6 +67,17 @@ class Bench:
         """Return a slug that nobody has."""
         return f"b-{uuid4().hex[:12]}"
 
+    def measurements(self) -> dict[str, Callable[[], None]]:
+        """Return them all, in their order; some may be named on the command line."""
+        return {
+            "pages": self.pages,
+            "api": self.api,
+            "router": self.router,
+            "claim": self.claim,
+            "ten": partial(self.ten_at_once, "ten"),
+            "cold": self.cold,
+        }
+
     # --- what is measured --------------------------------------------------------------------
 
     def claim(self) -> None:
@@ -79,6 +92,12 @@ class Bench:
         self.numbers["create_ms"] = round(statistics.median(times))
         title = f"create → first page, {self.spares} spares, ms"
         print(f"{title:44}  {'':33} ours {_spread(times)}", flush=True)
+
+    def cold(self) -> None:
+        """As people have it when no spare is left."""
+        self.without_spares()
+        self.ten_at_once("ten_cold")
+        self.create_and_wake()
 
     def wait_for_spares(self) -> None:
         """Wait until there are as many spares as the plan says, and they are ready."""
@@ -199,6 +218,28 @@ class Bench:
         print(f"{'own pages, ms':44}  median {statistics.median(times):8.1f}   p95 {p95:8.1f}")
         self.forget(slug)
 
+    def api(self) -> None:
+        """How soon a wait returns, and what reading costs among ten thousand workspaces."""
+        client = ApiClient(self.user, self.url)
+        slug = self.slug()
+        times = wait_latencies(client, slug, ROUNDS)
+        self.numbers["api_wait_ms"] = round(statistics.median(times), 1)
+        print(f"{'change of status → its wait returns, ms':44}  {'':33} ours {_spread(times)}")
+        self.forget(slug)
+        operator = customers.make_user()
+        User.objects.filter(pk=operator.pk).update(is_staff=True)
+        for name, who, more in (("customer", self.user, ()), ("operator", operator, ("operator",))):
+            with many_workspaces(who) as slugs:
+                reader = ApiClient(User.objects.get(pk=who.pk), self.url, *more)
+                for what, paths in (
+                    ("list", ["/workspaces", "/workspaces?status=stopped&q=many"] * (READS // 2)),
+                    ("get", [f"/workspaces/{slug}" for slug in slugs[:READS]]),
+                ):
+                    p95 = p95_of(reader, paths)
+                    self.numbers[f"api_{what}_{name}_p95_ms"] = round(p95, 1)
+                    title = f"API, {what} among {MANY:,} ({name}), ms"
+                    print(f"{title:44}  p95 {p95:8.1f}", flush=True)
+
     # --- keeping house -----------------------------------------------------------------------
 
     def report(  # noqa: PLR0917 - a row of the table
@@ -273,17 +314,14 @@ def _line(title: str, floors: list[float], ours: list[float], ratios: list[float
 def main() -> None:
     """Measure, print, and write var/bench.json."""
     customers.resolve_localhost()
+    only = sys.argv[1:]
     bench = Bench(os.environ["BENCH_URL"])
     print(f"\n{os.cpu_count()} cores, image {bench.image}; medians (min to max)\n")
     try:
         bench.wait_for_spares()
-        bench.pages()
-        bench.router()
-        bench.claim()
-        bench.ten_at_once("ten")
-        bench.without_spares()
-        bench.ten_at_once("ten_cold")
-        bench.create_and_wake()
+        for name, measure in bench.measurements().items():
+            if not only or name in only:
+                measure()
     finally:
         floor.clean_up(bench.client, bench.label)
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)

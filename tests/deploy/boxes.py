@@ -14,7 +14,8 @@ from deploy import probe, tokens
 from deploy.engines.base import Engine, InstanceSpec, Observation
 from deploy.models import Instance
 
-START_SECONDS = 30.0
+# Generous: a machine may be busy. What is waited for costs nothing when all is well.
+START_SECONDS = 90.0
 
 T = TypeVar("T")
 

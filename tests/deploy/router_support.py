@@ -33,7 +33,8 @@ from workspaces.handoff_tokens import SESSION_COOKIE
 from workspaces.models import Workspace
 
 PROJECT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
+# Generous: a machine may be busy. What is waited for costs nothing when all is well.
+START_SECONDS = 90.0
 
 
 def until(true: Callable[[], object], seconds: float = START_SECONDS) -> None:
@@ -199,7 +200,7 @@ class Stack:
         return httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}",
             headers={"Host": host, "Accept": "application/json"},
-            timeout=30,
+            timeout=START_SECONDS,
             # Cookies are sent by hand: one address plays many hosts.
             cookies=NoCookies(),
         )

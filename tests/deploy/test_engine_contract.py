@@ -166,11 +166,11 @@ def test_pause_and_go_on(place: Place, shared: Box) -> None:
 def test_stop_start_remove(place: Place) -> None:
     box = place.box().up()
     first = box.observe()
-    place.engine.stop(box.id, 10)
+    place.engine.stop(box.id, 60)
     stopped = box.observe()
     assert (stopped.observed, stopped.exit_code) == (Observed.EXITED, 0)
     assert box.health() is None
-    place.engine.stop(box.id, 10)  # stopping what has stopped is fine
+    place.engine.stop(box.id, 60)  # stopping what has stopped is fine
     place.engine.start(box.id)
     wait_for(box.health, "it to answer again")
     place.engine.seal(box.id)
@@ -251,7 +251,7 @@ def test_events_of_our_own_containers_arrive(place: Place) -> None:
 
 def _until(heard: "queue.SimpleQueue[EngineEvent]", last: EngineEvent) -> list[EngineEvent]:
     events = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not events or events[-1] != last:
         events.append(heard.get(timeout=max(0.001, deadline - time.monotonic())))
     return events
@@ -346,6 +346,7 @@ def test_one_that_does_not_hear_is_killed_after_the_timeout(
     docker_client.kill(box.container, signal="SIGSTOP")  # it cannot hear
     before = time.monotonic()
     engine.stop(box.id, 1)
-    assert 1 <= time.monotonic() - before < 5
+    # An engine's own patience is 10 s.
+    assert 1 <= time.monotonic() - before < 10
     assert box.observe().exit_code == 137
     box.down()

@@ -416,7 +416,7 @@ def test_an_image_with_other_plugins_than_locked_is_refused(
     fetched = fetch_wheels(lock, builder.architecture(), base_image.PYTHON, WHEELS)
     report = images.smoke_test(builder, smoke_inputs(workspace_image), fetched)
     assert report["datasette"] == "0.65.5"
-    assert report["seconds"] < 10
+    assert 0 < report["seconds"] < images.ANSWER_SECONDS
     fewer = [wheel for wheel in fetched if "cluster_map" not in wheel.name]
     with pytest.raises(ImageError, match="not expected: datasette-cluster-map"):
         images.smoke_test(builder, smoke_inputs(workspace_image), fewer)

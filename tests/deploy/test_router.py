@@ -222,7 +222,7 @@ def test_the_host_is_the_workspaces_whatever_the_header_says(
         f"GET http://{workspace.slug}.{stack.netloc}/ HTTP/1.1\r\nHost: evil.example\r\n"
         f"Cookie: {visitor.headers['Cookie']}\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode())
         answer = b"".join(iter(lambda: client.recv(65536), b"")).decode()
     assert "evil.example" not in answer
@@ -281,8 +281,9 @@ def test_a_removed_member_is_out_within_seconds(
     assert visitor.get("/").status_code == 200
     Member.objects.filter(workspace=workspace).delete()
     began = time.monotonic()
-    until(lambda: visitor.get("/").status_code == 404, 10)
-    assert time.monotonic() - began < 7
+    until(lambda: visitor.get("/").status_code == 404)
+    # The yes is remembered for 5 seconds; the rest is for a busy machine.
+    assert time.monotonic() - began < 20
     page = visitor.get("/", headers=HTML)
     assert page.status_code == 404
     assert "There is nothing here for you" in page.text
@@ -319,7 +320,7 @@ def test_the_cloud_host_has_no_gateway(path: str, stack: Stack) -> None:
         f"GET {path} HTTP/1.1\r\nHost: {stack.netloc}\r\nX-Router-Secret: {secret}\r\n"
         "X-Cloudapp-Slug: x\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode())
         assert client.recv(65536).split(b"\r\n")[0] == b"HTTP/1.1 404 Not Found"
 
@@ -345,7 +346,7 @@ def test_no_page_of_the_cloud_host_shows_at_a_workspace(stack: Stack, workspace:
         f"GET /admin/..%2f-/cloudapp/start HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\n"
         "Connection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode())
         answer = client.recv(65536).decode()
     assert f"/workspaces/{workspace.slug}/enter/" in answer
@@ -417,7 +418,7 @@ def test_who_was_turned_away_stays_out_when_the_control_plane_goes_away(
 ) -> None:
     assert visitor.get("/").status_code == 200
     Member.objects.filter(workspace=workspace).delete()
-    until(lambda: visitor.get("/").status_code == 404, 10)
+    until(lambda: visitor.get("/").status_code == 404)
     stack.stop_web()
     try:
         time.sleep(2)  # the no is old by then
@@ -441,7 +442,7 @@ def test_an_old_yes_is_no_answer_while_the_gateway_says_no(
 ) -> None:
     assert visitor.get("/").status_code == 200
     set_status(workspace.instance, Status.STOPPED)
-    until(lambda: visitor.get("/").status_code == 503, 10)
+    until(lambda: visitor.get("/").status_code == 503)
     assert visitor.get("/").json()["status"] == "stopped"
 
 
@@ -493,7 +494,7 @@ def test_a_refused_upload_is_not_even_read(
         f"POST /-/upload HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\nAccept: text/html\r\n"
         f"Cookie: {visitor.headers['Cookie']}\r\nContent-Length: 1000000000\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode() + b"a" * 5000)
         answer = client.recv(65536)
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -526,7 +527,7 @@ def _play_worker(workspace: Workspace, endpoint: str) -> threading.Thread:
     instance = Instance.objects.filter(pk=workspace.instance_id)
 
     def work() -> None:
-        until(instance.filter(desired=Desired.RUNNING).exists, 10)
+        until(instance.filter(desired=Desired.RUNNING).exists)
         instance.update(
             ready=True,
             endpoint=endpoint,
@@ -561,7 +562,7 @@ def test_a_container_that_vanished_is_waited_for(
     instance = Instance.objects.filter(pk=workspace.instance_id)
 
     def work() -> None:
-        until(instance.filter(revision__gt=revision).exists, 10)
+        until(instance.filter(revision__gt=revision).exists)
         instance.update(endpoint=again.endpoint, ready_at=timezone.now())
         notify.send(workspace.instance_id)
 
@@ -600,14 +601,14 @@ def test_websockets_pass(stack: Stack, owner: User) -> None:
     path = stack.directory / f"{next(_numbers)}.sock"
     point(workspace, f"unix:{path}")
     with websocket_echo(path), closing(stack.visitor(owner, workspace)) as visitor:
-        raw = socket.create_connection(("127.0.0.1", stack.port), 10)
+        raw = socket.create_connection(("127.0.0.1", stack.port), 60)
         cookie = {"Cookie": visitor.headers["Cookie"]}
         with connect(
             f"ws://{workspace.slug}.{stack.netloc}/chat", sock=raw, additional_headers=cookie
         ) as chat:
             for message in ("hello", "x" * 100_000):
                 chat.send(message)
-                assert chat.recv(timeout=10) == message
+                assert chat.recv(timeout=60) == message
 
 
 def test_a_response_is_passed_on_as_it_comes(visitor: httpx.Client, upstream: Upstream) -> None:
@@ -619,7 +620,7 @@ def test_a_response_is_passed_on_as_it_comes(visitor: httpx.Client, upstream: Up
         handler.end_headers()
         handler.wfile.write(b"5\r\nfirst\r\n")
         handler.wfile.flush()
-        assert seen.wait(10), "the first part did not arrive before the second was there"
+        assert seen.wait(60), "the first part did not arrive before the second was there"
         handler.wfile.write(b"6\r\nsecond\r\n0\r\n\r\n")
 
     upstream.answers["/stream"] = answer
@@ -668,7 +669,7 @@ def test_more_than_that_is_too_much(
         f"PUT / HTTP/1.1\r\nHost: {workspace.slug}.{stack.netloc}\r\n"
         f"Cookie: {visitor.headers['Cookie']}\r\nContent-Length: {1200 * 1024**2}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", stack.port), 10) as client:
+    with socket.create_connection(("127.0.0.1", stack.port), 60) as client:
         client.sendall(request.encode())
         assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
 
@@ -684,7 +685,7 @@ def test_the_log_holds_no_secrets(
     with stack.cloud() as cloud:
         cloud.get("/account/confirm-email/THE-KEY/")
         cloud.get("/account/password/reset/key/THE-KEY/")
-    until(lambda: "password/reset" in stack.access_log(), 5)
+    until(lambda: "password/reset" in stack.access_log())
     log = stack.access_log()
     assert "/-/cloudapp/sign-in" in log
     assert "/data" in log
@@ -753,6 +754,7 @@ def _config(**changes: Any) -> RouterConfig:
         "apps_host": "apps.example.net",
         "scheme": "https",
         "directory": Path("/run/router"),
+        "waiting": "unix:/run/waiting.sock",
         "session_cookie": "__Host-s",
         "state_cookie": "__Host-t",
         "private_cookies": ["__Host-s"],

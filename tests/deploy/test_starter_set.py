@@ -174,6 +174,7 @@ def job(starter: Workspace) -> Iterator[int]:
         fields = {"template": "{{ row['name'] }}!", "output_column": "loud"}
         number = start_job(client, "rings", "jinja-sandbox", fields)
         try:
+            wait_until(lambda: status(client, number) == "running", "the job to begin")
             yield number
         finally:
             client.post(f"/-/enrich/birds/-/jobs/{number}/cancel")
@@ -213,11 +214,14 @@ def test_the_tables_of_jobs_are_hidden_and_readable(starter: Workspace, job: int
 
 
 def test_a_job_that_goes_on_after_a_crash_keeps_it_awake(starter: Workspace, job: int) -> None:
-    """Nobody has asked for anything yet, so this work belongs to no request."""
-    assert starter.health()["busy"] == ["enriching a table"]
+    """Nobody has asked for anything yet, so this work belongs to no request.
+
+    Now and then it is writing to the table as well, and says so.
+    """
+    assert "enriching a table" in starter.health()["busy"]
     starter.container.kill()
     starter.container.wait()
     starter.start()
-    wait_until(lambda: starter.health()["busy"] == ["enriching a table"], "the job to go on")
+    wait_until(lambda: "enriching a table" in starter.health()["busy"], "the job to go on")
     with starter.as_role("editor") as client:
         assert status(client, job) == "running"

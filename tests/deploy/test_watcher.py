@@ -28,7 +28,7 @@ def listening(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fak
     stop.set()
     fake.knobs.unreachable = True
     fake.go_away()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -27,7 +27,8 @@ from deploy.wheels import fetch_wheels
 
 ALPHA = "1.0a41"
 TEST_LABEL = "cloudapp.test.workspace-image"
-START_SECONDS = 30.0
+# Generous: a machine may be busy. What is waited for costs nothing when all is well.
+START_SECONDS = 90.0
 STOP_SECONDS = 20
 SOCKET = "http.sock"
 

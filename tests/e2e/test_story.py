@@ -75,7 +75,7 @@ def keep_spares(product: Product, count: int) -> None:
         "-c",
         f"from workspaces.models import Plan; Plan.objects.update(spares={count})",
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while spares(product) != count:
         assert time.monotonic() < deadline, f"{spares(product)} spares, not {count}"
 
@@ -126,7 +126,7 @@ def test_the_whole_story(
     page.goto(person.address(slug, "/-/upload-csvs"))
     page.set_input_files("input[type=file]", stations)
     page.click("form [type=submit]")
-    page.wait_for_url(re.compile(r"/data/stations"), timeout=30_000)
+    page.wait_for_url(re.compile(r"/data/stations"), timeout=90_000)
     expect(page.locator("body")).to_contain_text("Zürich")
     assert count_rows(person, slug) == ROWS
 

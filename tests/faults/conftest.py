@@ -19,8 +19,8 @@ from tests.faults.world import World
 SETTINGS = {
     "LEASE_SECONDS": 1.0,
     "SWEEP_SECONDS": 0.5,
-    "START_TIMEOUT_SECONDS": 20.0,
-    "STOP_TIMEOUT_SECONDS": 10,
+    "START_TIMEOUT_SECONDS": 60.0,
+    "STOP_TIMEOUT_SECONDS": 60,
 }
 
 

@@ -14,7 +14,7 @@ from cloudapp.local.programs import launch_command
 
 T = TypeVar("T")
 # Generous: a machine may be busy. What happens is waited for, so it costs nothing when all is well.
-SECONDS = 40.0
+SECONDS = 90.0
 
 
 class Late(AssertionError):

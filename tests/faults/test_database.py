@@ -14,7 +14,7 @@ from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Observed, StopReason
 from tests.faults.processes import wait_for
-from tests.faults.test_behind_our_back import AT_ONCE, kill
+from tests.faults.test_behind_our_back import kill
 from tests.faults.world import DYING, READY, World
 
 HANGS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
@@ -57,7 +57,7 @@ def test_the_watcher_goes_on_watching(world: World) -> None:
     world.watcher()
     break_all_connections()
     kill(world, instance)
-    world.wait(instance, "noticed", AT_ONCE, events__kind="lost")
+    world.wait(instance, "noticed", events__kind="lost")
     world.wait_ready(instance)
     assert world.watcher().alive
     world.assert_engine_holds_what_the_rows_say()
@@ -82,7 +82,8 @@ def test_idle_connections_that_broke_are_nobodys_error(database: None) -> None:
     connection.close()
     began = time.monotonic()
     assert not ask()
-    assert time.monotonic() - began < 1
+    # Who gets no connection is refused after 10 s.
+    assert time.monotonic() - began < 8
 
 
 def test_leases_are_renewed_all_the_same(world: World) -> None:

@@ -87,10 +87,11 @@ def test_a_deletion_is_undone_at_the_last_moment(world: World) -> None:
     """The worker has read the row and asked the engine; when it acts, the data is due."""
     instance = world.created()
     world.write(instance, "kept")
-    due = timezone.now() + timedelta(seconds=3)
-    lifecycle.want_absent(instance.pk, due)
-    world.wait(instance, "removed", observed=Observed.ABSENT, lease_token=None)
     worker = world.dying_worker("freeze engine.observe after")
+    lifecycle.want_absent(instance.pk, timezone.now() + timedelta(hours=1))
+    world.wait(instance, "removed", observed=Observed.ABSENT, lease_token=None)
+    due = timezone.now() + timedelta(seconds=8)
+    Instance.objects.filter(pk=instance.pk).update(purge_at=due)
     with world.calls_go_to(DYING):
         lifecycle.poke(instance.pk)
         wait_frozen(worker)

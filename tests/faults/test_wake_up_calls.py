@@ -125,7 +125,8 @@ def test_redis_is_away_for_a_while(world: World) -> None:
         other = world.create()
         deleted = world.create()
         lifecycle.want_absent(deleted.pk, timezone.now() + timedelta(hours=1))
-        assert time.monotonic() - began < 3, "people wait for a server that only wakes others up"
+        took = time.monotonic() - began
+        assert took < 10, "people wait for a server that only wakes others up"
         assert world.answers(Instance.objects.get(pk=instance.pk)), "it is served all the same"
 
         world.redis()

@@ -356,7 +356,8 @@ def _connect(address: str) -> str:
         return tried(lambda: _connect_unix("\0" + host[1:]))
     try:
         with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
-            connection.settimeout(SECONDS)
+            # The kernel connects; who greets is a program on a machine that may be busy.
+            connection.settimeout(10 * SECONDS)
             return connection.recv(100).decode()
     except TimeoutError:
         return "timeout"

@@ -88,7 +88,7 @@ def _from_here(*addresses: str) -> set[str]:
     answering = set()
     for address in addresses:
         host, port = address.split(" ")
-        with socket.create_connection((host, int(port)), timeout=5) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             if connection.recv(100).decode() == GREETING:
                 answering.add(address)
     return answering
@@ -153,7 +153,7 @@ def test_no_datagram_reaches_the_host(bridged: Bridged) -> None:
         bridged.inside("send_udp", *_of_the_host(ports))
         # What was sent before would be here before.
         for receiver, loopback in ((four, "127.0.0.1"), (six, "::1")):
-            receiver.settimeout(5)
+            receiver.settimeout(60)
             receiver.sendto(b"from the host", (loopback, receiver.getsockname()[1]))
             assert receiver.recv(100) == b"from the host"
 

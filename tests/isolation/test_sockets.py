@@ -108,7 +108,7 @@ def test_it_survives_the_worker_and_goes_with_the_container(workspace_image: str
     box.engine = docker_engine()  # a worker that was started anew
     assert path.is_mount()
     assert box.health()
-    box.engine.stop(box.id, 10)
+    box.engine.stop(box.id, 60)
     path.joinpath("http.sock").unlink(missing_ok=True)
     box.engine.start(box.id)
     wait_for(box.health, "it to answer again")
@@ -205,4 +205,5 @@ def test_the_limit_costs_next_to_nothing() -> None:
     pairs = [(once(limited=True), once(limited=False)) for _ in range(20)]
     cost = statistics.median(limited - plain for limited, plain in pairs)
     print(f"a file system per directory costs {cost * 1000:.2f} ms")
-    assert cost < 0.003
+    # A tenth of a millisecond on an idle machine; a start takes some 400.
+    assert cost < 0.02

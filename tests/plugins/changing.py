@@ -45,7 +45,7 @@ from workspaces.models import (
 )
 
 # Generous: a machine may be busy.
-SECONDS = 60.0
+SECONDS = 120.0
 _numbers = itertools.count(1)
 _PYTHON = ("/opt/workspace/bin/python", "-IB", "-c")
 _WRITE = """
@@ -95,7 +95,7 @@ class World:
         self.release = Release.objects.get(pk=release.pk)
         app.control.purge()
         self._worker = start_worker(
-            app, pool="threads", concurrency=6, queues="now,later", perform_ping_check=False
+            app, pool="threads", concurrency=6, queues="now,later,builds", perform_ping_check=False
         )
         self._worker.__enter__()
         return self

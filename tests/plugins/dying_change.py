@@ -36,17 +36,17 @@ def main() -> None:
     from cloudapp.celery import app  # noqa: PLC0415 - the models need django.setup()
     from deploy import images  # noqa: PLC0415
     from deploy.engines import get_builder  # noqa: PLC0415
-    from workspaces import changes  # noqa: PLC0415
+    from workspaces import change_runs  # noqa: PLC0415
 
     app.set_default()
-    modules = {"images": images, "changes": changes}
+    modules = {"images": images, "change_runs": change_runs}
     for line in sys.stdin:
         pk, point, moment = line.split()
         child = os.fork()
         if child == 0:
             module, _, name = point.partition(".")
             _die_at(modules[module], name, moment)
-            changes.run(int(pk), get_builder())
+            change_runs.run(int(pk), get_builder())
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)

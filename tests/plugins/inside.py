@@ -131,7 +131,7 @@ async def server(**settings):
 async def ended(datasette, db, code):
     config = {"code": code, "column": "name", "output_column": "out"}
     job = await PythonEnrichment().enqueue(datasette, db, "t", "", config)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         row = (await db.execute("select * from _enrichment_jobs where id = ?", [job])).first()
         if row["status"] not in ("pending", "running"):
@@ -146,14 +146,15 @@ async def the_run_limit_cancels():
     row = await ended(datasette, db, "def transform(v, r):\\n    while True: pass")
     assert row["status"] == "cancelled", row
     assert row["cancel_reason"] == "the code ran for 1 s, the limit of a run", row
-    assert 0.9 < time.monotonic() - began < 4
+    assert 0.9 < time.monotonic() - began < 20
 
 async def a_row_limit_of_its_own():
-    datasette, db = await server(row_seconds=0.1, memory_mb=48)
+    datasette, db = await server(row_seconds=0.5, memory_mb=48)
     code = "def transform(v, r):\\n    while r['id'] == 2: pass\\n    return 1"
     row = await ended(datasette, db, code)
-    errors = (await db.execute("select row_pks, error from _enrichment_errors")).rows
-    assert [tuple(error) for error in errors] == [("[2]", "Took longer than 0.1 s.")], errors
+    found = (await db.execute("select row_pks, error from _enrichment_errors")).rows
+    errors = [tuple(error) for error in found]
+    assert errors == [("[2]", "Took longer than 0.5 s.")], errors
     assert row["status"] == "finished", row
 
 async def wrong_settings_are_named():
@@ -182,9 +183,9 @@ async def a_missing_runtime_says_what_to_do():
 
 async def a_worker_that_hangs_is_replaced():
     """Should pyeryx's own clock fail: a worker that is stopped looks just like that."""
-    sandbox_module.GRACE_SECONDS = 0.2
+    sandbox_module.GRACE_SECONDS = 1
     sandbox, code = Sandbox(), Code("def transform(v, r): return v")
-    limits = Limits(row_seconds=0.2)
+    limits = Limits(row_seconds=1)
     async with sandbox.turn():
         await sandbox.open(1, code, limits)
         os.kill(sandbox._process.pid, signal.SIGSTOP)

@@ -40,11 +40,14 @@ __all__ = ["made_database"]
 T = TypeVar("T")
 SETTINGS = {
     "LEASE_SECONDS": 2.0,
-    "START_TIMEOUT_SECONDS": 20.0,
-    "STOP_TIMEOUT_SECONDS": 10,
+    "START_TIMEOUT_SECONDS": 60.0,
+    "STOP_TIMEOUT_SECONDS": 60,
+    # A busy machine may take longer over a good change than the product allows it.
+    "SWITCH_SECONDS": 60.0,
+    "WAKE_HOLD_SECONDS": 90.0,
 }
 # A good one answers in a second; the bound is for a busy machine.
-SWITCH_OVER_BOUND = 15.0
+SWITCH_OVER_BOUND = 20.0
 MARKER = Path(tempfile.gettempdir()) / f"cloudapp-ran-{os.getpid()}"
 VALUE = "hunter2-a-very-secret-value"
 
@@ -162,8 +165,8 @@ def test_one_that_raises_is_refused(
 def test_those_that_hang_are_refused_and_told_where(
     world: World, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "ANSWER_SECONDS", 5.0)
-    words = r"did not answer in 5 s.*it hangs here:.*datasette_hangs"
+    monkeypatch.setattr(images, "ANSWER_SECONDS", 10.0)
+    words = r"did not answer in 10 s.*it hangs here:.*datasette_hangs"
     early = world.plugin("datasette-hangs", code.HANGS)
     late = world.plugin("datasette-hangs-late", code.HANGS_IN_STARTUP)
     at_once(
@@ -262,7 +265,7 @@ def test_a_conflicting_pair_is_named(world: World, place: Place) -> None:
 def test_those_that_fail_with_this_data_are_rolled_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "SWITCH_SECONDS", 5.0)
+    monkeypatch.setattr(settings, "SWITCH_SECONDS", 10.0)
     at_once(
         lambda: assert_rolled_back(
             world,
@@ -272,7 +275,7 @@ def test_those_that_fail_with_this_data_are_rolled_back(
         lambda: assert_rolled_back(
             world,
             world.shop.plugin("datasette-slow-data", code.HANGS_AT_POISON),
-            "did not answer within 5 s",
+            "did not answer within 10 s",
         ),
     )
 
@@ -303,17 +306,17 @@ def assert_rolled_back(world: World, wheel: Path, words: str) -> None:
 
 
 POINTS = (
-    "changes._resolved before",
+    "change_runs._resolved before",
     "images.fetch_wheels before",
     "images.fetch_wheels after",
     "images.build_image before",
     "images.build_image after",
     "images.smoke_test before",
     "images.smoke_test after",
-    "changes._begin_switch before",
-    "changes._begin_switch after",
-    "changes._trouble after",
-    "changes._note after",
+    "change_runs._begin_switch before",
+    "change_runs._begin_switch after",
+    "change_runs._trouble after",
+    "change_runs._note after",
 )
 
 
@@ -359,7 +362,7 @@ def test_a_worker_killed_at_rolling_back_is_followed_by_another(
         with monkeypatch.context() as patch:
             patch.setattr(changes, "send", lambda pk: None)
             change = place.ask_for(name)
-        assert mortals.run(change, "changes._trouble after") == -signal.SIGKILL
+        assert mortals.run(change, "change_runs._trouble after") == -signal.SIGKILL
         tasks.take_up()
         done = world.finished(change)
         place.wait_ready()

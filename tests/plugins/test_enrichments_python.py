@@ -17,8 +17,11 @@ from tests.deploy.workspace_support import Workspace, wait_until
 from tests.plugins import inside
 
 PYTHON = "/opt/workspace/bin/python"
-# While code does its worst on the one core, the workspace answers within this.
-ANSWER_SECONDS = 1.0
+# While code does its worst on the one core, the workspace answers: some fifty times in the second
+# that a row may take. A server that waited for the code would do so a few times, before and after.
+ANSWERS = 8
+# And never does anybody wait for long; the bound is for a busy machine.
+ANSWER_SECONDS = 10.0
 MEMORY = 512 * 2**20
 UPPER = "def transform(value, row):\n    return value.strip().upper()\n"
 FOREVER = "def transform(value, row):\n    while True:\n        pass\n"
@@ -93,17 +96,20 @@ class Watch:
 
 @contextmanager
 def answering(instance: Workspace) -> Iterator[Watch]:
-    """Ask for the health and for a page all the time, and fail if one is late."""
+    """Ask for the health and for a page all the time; fail if one is late, or few come."""
     watch, over = Watch(), threading.Event()
     thread = threading.Thread(target=_ask, args=(instance, watch, over))
     thread.start()
+    began = time.monotonic()
     try:
         yield watch
     finally:
+        took, meanwhile = time.monotonic() - began, len(watch.seconds)
         over.set()
         thread.join()
     assert not watch.wrong
     assert watch.seconds
+    assert meanwhile >= ANSWERS or took < 1, f"{meanwhile} answers in {took:.1f} s"
     assert max(watch.seconds) < ANSWER_SECONDS, sorted(watch.seconds)[-5:]
 
 
@@ -317,7 +323,7 @@ def test_only_harmless_code_shares_an_interpreter(enriched: Workspace) -> None:
 
 def test_viewers_neither_run_nor_preview_nor_stop(enriched: Workspace) -> None:
     with enriched.as_role("editor") as editor:
-        job = start(editor, "busy", "import time\ndef transform(v, r):\n    time.sleep(0.2)\n")
+        job = start(editor, "busy", "import time\ndef transform(v, r):\n    time.sleep(0.4)\n")
         page = "/-/enrich/birds/busy/python"
         with enriched.as_role("viewer") as viewer:
             assert viewer.get(page).status_code == 403
@@ -339,14 +345,19 @@ def test_viewers_neither_run_nor_preview_nor_stop(enriched: Workspace) -> None:
 
 
 def test_a_run_pauses_at_the_end_of_a_batch_and_resumes(enriched: Workspace) -> None:
-    slow = "import time\ndef transform(value, row):\n    time.sleep(0.1)\n    return 1\n"
+    # Three slow batches, so that a busy machine pauses it at the end of one of them.
+    slow = (
+        "import time\ndef transform(value, row):\n"
+        "    time.sleep(0.3 if row['n'] <= 15 else 0)\n    return 1\n"
+    )
     with enriched.as_role("editor") as client:
         job = start(client, "paused", slow)
         wait_until(lambda: status(client, job) == "running", "the run")
         assert client.post(f"/-/enrich/birds/-/jobs/{job}/pause").status_code == 302
         wait_until(lambda: not enriched.health()["busy"], "the end of the batch")
         row = job_row(client, job)
-        assert (row["status"], row["done_count"]) == ("paused", 5)
+        assert row["status"] == "paused"
+        assert row["done_count"] in (5, 10, 15)
         assert client.post(f"/-/enrich/birds/-/jobs/{job}/resume").status_code == 302
         wait_until(lambda: status(client, job) == "finished", "the end")
         assert sql(client, "select count(*) as n from paused where out = 1") == [{"n": 20}]
@@ -356,7 +367,7 @@ def test_a_run_keeps_the_workspace_awake_and_the_sandbox_goes_afterwards(
     enriched: Workspace,
 ) -> None:
     with enriched.as_role("editor") as client:
-        job = start(client, "busy", "import time\ndef transform(v, r):\n    time.sleep(0.1)\n")
+        job = start(client, "busy", "import time\ndef transform(v, r):\n    time.sleep(0.4)\n")
         wait_until(lambda: status(client, job) == "running", "the run")
         assert enriched.health()["busy"]
         client.post(f"/-/enrich/birds/-/jobs/{job}/cancel")
@@ -566,7 +577,7 @@ def test_a_bomb_hurts_its_own_row_only(enriched: Workspace, name: str) -> None:
         with answering(enriched):
             began = time.monotonic()
             (cell,) = preview(client, code)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 20
         assert cell.failed, cell.text
         assert outcome in cell.text
         assert [found.text for found in preview(client, UPPER)] == ["BIRD 1"]

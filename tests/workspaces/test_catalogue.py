@@ -17,7 +17,7 @@ from deploy.models import Image, Instance
 from deploy.states import Status
 from tests import factories
 from tests.shelf import TARGET, Shelf
-from workspaces import catalogue, changes, releases, rollouts, sets, starter
+from workspaces import catalogue, change_runs, changes, releases, rollouts, sets, starter
 from workspaces.catalogue import Terms
 from workspaces.models import Approval, Change, Grant, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import NoImage, Refused, create_workspace
@@ -662,7 +662,7 @@ def test_a_failing_workspace_stops_it_and_keeps_what_it_runs(
     shelf.wheel("datasette-birds", content="evil = True\n")
     rollout = step(rollouts.start(old, new, 1, operator))
     change = rollout.changes.get()
-    changes.run(change.pk, get_builder())
+    change_runs.run(change.pk, get_builder())
     step(rollout)
     assert rollout.state == Rollout.State.STOPPED
     change.refresh_from_db()

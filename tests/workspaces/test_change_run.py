@@ -16,8 +16,8 @@ from deploy.images import ImageError
 from deploy.models import Image, Instance
 from tests import factories
 from tests.workspaces.test_plugins_page import approve
-from workspaces import catalogue, changes, services
-from workspaces.changes import Trouble
+from workspaces import catalogue, change_runs, changes, services
+from workspaces.change_runs import Trouble
 from workspaces.models import Approval, Change, Workspace
 from workspaces.services import Refused
 
@@ -62,8 +62,8 @@ def run(monkeypatch: pytest.MonkeyPatch, image: Image) -> Run:
             words = switching()
             return Trouble(words, "OwlError: \0boom") if words else None
 
-        monkeypatch.setattr(changes, "_trouble", trouble)
-        changes.run(change.pk, SimpleNamespace())  # type: ignore[arg-type]
+        monkeypatch.setattr(change_runs, "_trouble", trouble)
+        change_runs.run(change.pk, SimpleNamespace())  # type: ignore[arg-type]
         return Change.objects.get(pk=change.pk)
 
     return run

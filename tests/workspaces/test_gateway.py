@@ -286,7 +286,7 @@ def _once_woken(instance_id: object, then: dict[str, object]) -> None:
     def wanted() -> bool:
         return Instance.objects.filter(pk=instance_id, desired=Desired.RUNNING).exists()
 
-    assert notify.wait_until(str(instance_id), wanted, 10)
+    assert notify.wait_until(str(instance_id), wanted, 60)
     Instance.objects.filter(pk=instance_id).update(**then)
     notify.send(str(instance_id))
 
@@ -347,7 +347,7 @@ def test_only_so_many_wait(workspace: Workspace, token: str) -> None:
     try:
         began = time.monotonic()
         assert verdict(ask(workspace, token)) == "waking"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < settings.WAKE_HOLD_SECONDS / 2
     finally:
         for _ in range(taken):
             gateway._holds.release()
@@ -364,7 +364,7 @@ def _once_poked(instance_id: object, revision: int, then: dict[str, object]) -> 
     def poked() -> bool:
         return Instance.objects.filter(pk=instance_id, revision__gt=revision).exists()
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not poked() and time.monotonic() < deadline:
         connection.close()
         time.sleep(0.01)
@@ -389,7 +389,7 @@ def test_writing_is_not_tried_twice(workspace: Workspace, token: str) -> None:
     response = ask(workspace, token, path=UNREACHABLE, method="POST")
     assert (response.status_code, verdict(response)) == (403, "unreachable")
     assert Instance.objects.get().revision > revision, "nobody was asked to look at it"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < settings.WAKE_HOLD_SECONDS / 2
 
 
 def test_writing_wakes_what_fell_asleep(workspace: Workspace, token: str) -> None:

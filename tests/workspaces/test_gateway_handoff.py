@@ -173,7 +173,7 @@ def test_of_many_at_once_one_gets_in(workspace: Workspace, cloud: Client) -> Non
     def redeem() -> None:
         browser = Client()
         browser.cookies[STATE_COOKIE] = cookie
-        start.wait(10)
+        start.wait(60)
         try:
             statuses.append(browser.get(address, headers=host_of(workspace)).status_code)
         finally:
@@ -190,9 +190,11 @@ def test_of_many_at_once_one_gets_in(workspace: Workspace, cloud: Client) -> Non
 
 def test_a_code_is_good_for_half_a_minute(workspace: Workspace, cloud: Client) -> None:
     there = Client()
+    before = timezone.now()
     address = get_code(cloud, workspace, there)
-    left = SignInCode.objects.get().expires_at - timezone.now()
-    assert timedelta(seconds=25) < left <= timedelta(seconds=30)
+    made_between = (before, timezone.now())
+    made = SignInCode.objects.get().expires_at - timedelta(seconds=30)
+    assert made_between[0] <= made <= made_between[1]
     SignInCode.objects.update(expires_at=timezone.now())
     _refused(there, address, workspace)
 

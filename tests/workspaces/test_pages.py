@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import lifecycle
+from deploy import lifecycle, notify
 from deploy.models import Image, Instance, InstanceEvent, LogTail
 from deploy.states import Status
 from tests import factories
@@ -381,7 +381,12 @@ def test_a_settled_page_asks_rarely_and_gets_an_empty_answer(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_news_of_a_moving_one_come_when_they_happen(client_of_owner: Client, owner: User) -> None:
+def test_news_of_a_moving_one_come_when_they_happen(
+    client_of_owner: Client, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Who is not told would look again only then.
+    monkeypatch.setattr(notify, "LOOK_AGAIN_SECONDS", 300)
+    monkeypatch.setattr(progress, "HOLD_SECONDS", 300)
     workspace = factories.make_workspace(owner, "trees", status=Status.PROVISIONING)
     seen = mark_on(Page(text_of(client_of_owner, "/workspaces/trees/")))
     answers: list[tuple[float, int, str]] = []
@@ -397,10 +402,10 @@ def test_news_of_a_moving_one_come_when_they_happen(client_of_owner: Client, own
     assert thread.is_alive(), "it did not wait"
     happened = time.monotonic()
     services.stop(workspace, owner)
-    thread.join(10)
+    thread.join(120)
     ((answered, status, text),) = answers
     assert status == 200
-    assert answered - happened < 0.8
+    assert answered > happened
     assert "status--stopped" in text
 
 
@@ -410,17 +415,17 @@ def test_only_so_many_are_held(
 ) -> None:
     factories.make_workspace(owner, "trees", status=Status.PROVISIONING)
     seen = mark_on(Page(text_of(client_of_owner, "/workspaces/trees/")))
-    monkeypatch.setattr(progress, "HOLD_SECONDS", 1.5)
     for _ in range(progress.MAX_HELD):
         assert progress._held.acquire(blocking=False)
     try:
         began = time.monotonic()
         response = client_of_owner.get("/workspaces/trees/live/", {"seen": seen})
         assert response.status_code == 204
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < progress.HOLD_SECONDS / 2
     finally:
         for _ in range(progress.MAX_HELD):
             progress._held.release()
+    monkeypatch.setattr(progress, "HOLD_SECONDS", 1.5)
     began = time.monotonic()
     assert client_of_owner.get("/workspaces/trees/live/", {"seen": seen}).status_code == 204
     assert time.monotonic() - began >= 1.5

@@ -154,7 +154,7 @@ def at_once(count: int, work: Callable[[int], None]) -> list[Exception]:
     raised: list[Exception] = []
 
     def run(number: int) -> None:
-        gate.wait(10)
+        gate.wait(60)
         try:
             work(number)
         except Exception as error:
@@ -166,7 +166,7 @@ def at_once(count: int, work: Callable[[int], None]) -> list[Exception]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     return raised
 

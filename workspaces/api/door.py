@@ -6,6 +6,7 @@ interrupted, leaves no key behind and can be asked again.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -91,7 +92,15 @@ def _fingerprint(request: HttpRequest) -> str:
     """Return what tells one request from another: method, address and body."""
     parts = (request.method or "", request.get_full_path(), request.headers.get("If-Match", ""))
     head = "\n".join(parts).encode()
-    return hashlib.sha256(head + b"\n" + request.body).hexdigest()
+    return hashlib.sha256(head + b"\n" + _meaning(request.body)).hexdigest()
+
+
+def _meaning(body: bytes) -> bytes:
+    """Return JSON in one spelling: spaces and the order of names are no difference."""
+    try:
+        return json.dumps(json.loads(body), sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        return body
 
 
 def _once(

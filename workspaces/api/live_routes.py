@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from django.db import connection
@@ -20,7 +21,7 @@ from workspaces.api.callers import Caller, Needs, caller_of
 from workspaces.api.problems import Problem, invalid
 from workspaces.api.schema import SLUG, STREAM, may_refuse
 from workspaces.api.shapes import EventOut, LogOut, Page, WorkspaceOut
-from workspaces.api.waiting import Holds, a_place, is_so, why_never
+from workspaces.api.waiting import HasLeft, Holds, a_place, is_so, look_for, why_never
 from workspaces.models import Workspace
 
 router = Router(tags=["live"])
@@ -59,22 +60,24 @@ def wait(
     caller = caller_of(request)
     found = reach.get(caller, slug, "see")
 
-    def settled() -> reach.Reached | None:
-        row = reach.workspaces(caller, gone=True).filter(pk=found.workspace.pk).first()
-        if row is None:
-            raise Problem("not_found")
-        if is_so(row.instance, status):
-            return reach.reached(caller, row)
-        if words := why_never(row.instance, status):
+    mine = Workspace.objects.filter(pk=found.workspace.pk).select_related("instance")
+
+    def settled() -> bool:
+        look_for(request)
+        instance = mine.get().instance
+        if is_so(instance, status):
+            return True
+        if words := why_never(instance, status):
             raise Problem("never", words)
-        return None
+        return False
 
     with a_place(caller):
-        reached = notify.wait_until(found.workspace.instance_id, settled, timeout, steps=False)
-    if reached is None:
+        true = notify.wait_until(found.workspace.instance_id, settled, timeout, steps=False)
+    row = _still(caller, found.workspace)
+    if not true:
         words = f"It is not {status} after {timeout:g} s. Ask again to wait on."
         raise Problem("timeout", words)
-    return WorkspaceOut.of(reached)
+    return WorkspaceOut.of(reach.reached(caller, row))
 
 
 # --- what happened -------------------------------------------------------------------------------
@@ -133,7 +136,7 @@ def list_events(
     found = reach.get(caller, slug, "read_activity")
     after = _last_seen(request, after)
     if wants_stream(request):
-        return _stream_events(caller, found.workspace, after)
+        return _stream_events(request, found.workspace, after)
     ids: dict[str, int] = {} if after is None else {"id__gt": after}
     if cursor:
         (ids["id__lt"],) = pages.read_cursor(cursor, pages.number)
@@ -158,21 +161,25 @@ def wants_stream(request: HttpRequest) -> bool:
     return "text/event-stream" in request.headers.get("Accept", "")
 
 
-def _stream_events(caller: Caller, workspace: Workspace, after: int | None) -> HttpResponseBase:
+def _stream_events(
+    request: HttpRequest, workspace: Workspace, after: int | None
+) -> HttpResponseBase:
+    caller = caller_of(request)
     if after is None:
         newest = events.rows_of(workspace).order_by("-id")[:1]
         after = next((row["id"] for row in newest), 0)
     last = after
 
-    def news() -> list[str]:
+    def news(now: Workspace) -> list[str]:
         nonlocal last
-        fresh = _still(caller, workspace)
-        rows = list(events.rows_of(fresh, {"id__gt": last}).order_by("id")[:BATCH])
+        look_for(request)
+        rows = list(events.rows_of(now, {"id__gt": last}).order_by("id")[:BATCH])
         last = rows[-1]["id"] if rows else last
         return [_message(event.model_dump_json(), str(event.id)) for event in shown(rows)]
 
     def wait() -> list[str]:
-        return notify.wait_until(workspace.instance_id, news, HEARTBEAT_SECONDS) or []
+        now = _still(caller, workspace)
+        return notify.wait_until(now.instance_id, partial(news, now), HEARTBEAT_SECONDS) or []
 
     return _stream(caller, wait)
 
@@ -205,6 +212,8 @@ def _stream(caller: Caller, wait: Callable[[], list[str]]) -> HttpResponseBase:
                 found = wait()
                 connection.close()  # between two looks it is others'
                 yield "".join(found) if found else ": nothing new\n\n"
+        except HasLeft:
+            return
         except Problem as problem:
             yield _message(json.dumps(problem.body()), kind="end")
         finally:
@@ -254,13 +263,14 @@ def get_logs(
     caller = caller_of(request)
     found = reach.get(caller, slug, "read_logs")
     if wants_stream(request):
-        return _stream_log(caller, found.workspace, tail)
+        return _stream_log(request, found.workspace, tail)
     stored = logs.tail(found.workspace.instance_id)
     lines = stored.text.splitlines()[-tail:] if stored and tail else []
     return LogOut(lines=lines, fetched_at=stored.fetched_at if stored else None)
 
 
-def _stream_log(caller: Caller, workspace: Workspace, tail: int) -> HttpResponseBase:
+def _stream_log(request: HttpRequest, workspace: Workspace, tail: int) -> HttpResponseBase:
+    caller = caller_of(request)
     follower = _Follower(tail)
     first = True
 
@@ -270,6 +280,7 @@ def _stream_log(caller: Caller, workspace: Workspace, tail: int) -> HttpResponse
             connection.close()
             time.sleep(LOG_SECONDS)  # an engine says nothing by itself
         first = False
+        look_for(request)
         fresh = _still(caller, workspace)
         stored = logs.tail(fresh.instance_id)
         lines = follower.new(stored.text.splitlines() if stored else [])
@@ -300,4 +311,4 @@ class _Follower:
         return [_GAP, *lines] if lines else []
 
 
-_GAP = "… lines were left out: more was written than could be followed"
+_GAP = "… lines may be missing here"

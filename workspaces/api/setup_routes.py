@@ -29,7 +29,7 @@ from workspaces.api.shapes import (
     WorkspaceOut,
     location,
 )
-from workspaces.api.waiting import a_place
+from workspaces.api.waiting import a_place, look_for
 from workspaces.api.workspace_routes import Cursor, Limit, seen_version, shown
 from workspaces.models import Approval, Change, Release, Workspace
 
@@ -219,6 +219,7 @@ def wait_for_change(
     _change(workspace, change_id)
 
     def over() -> Change | None:
+        look_for(request)
         change = _change(workspace, change_id)
         return change if change.state != Change.State.OPEN else None
 

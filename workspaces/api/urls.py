@@ -18,6 +18,7 @@ from workspaces.api.problems import Problem, of_refusal, of_validation
 from workspaces.api.release_routes import router as releases
 from workspaces.api.schema import Api
 from workspaces.api.setup_routes import router as setup
+from workspaces.api.waiting import HasLeft
 from workspaces.api.workspace_routes import router as workspaces
 from workspaces.services import Refused
 
@@ -64,6 +65,11 @@ def _unknown(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
 @api.exception_handler(HttpError)
 def _unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
     return Problem("bad_request", str(error)).response(request.path)
+
+
+@api.exception_handler(HasLeft)
+def _left(request: HttpRequest, error: HasLeft) -> HttpResponse:
+    return Problem("timeout", "The connection was closed.").response(request.path)
 
 
 @api.exception_handler(Exception)

@@ -4,17 +4,22 @@ A waiting request holds a thread and no database connection. So many may wait in
 many of one token, that the others are always answered.
 """
 
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from django.conf import settings
+from django.http import HttpRequest
 
 from deploy.models import Instance
 from deploy.states import STOPPED_STATUS, Desired, Status, StopReason
 from workspaces.api.callers import Caller
 from workspaces.api.problems import Problem
+
+# A look at whether the one who waits is still there.
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 _lock = threading.Lock()
 _waiting: Counter[int] = Counter()
@@ -55,6 +60,28 @@ def a_place(caller: Caller) -> Iterator[None]:
         yield
     finally:
         holds.give_back()
+
+
+class HasLeft(Exception):
+    """Nobody waits any more: the connection was closed."""
+
+
+def look_for(request: HttpRequest) -> None:
+    """Raise HasLeft when whoever sent the request has closed the connection meanwhile.
+
+    Otherwise clients that come and go would use up the places of those who wait.
+    """
+    connection: socket.socket | None = request.META.get("gunicorn.socket")
+    if connection is None:
+        return
+    try:
+        gone = connection.recv(1, _PEEK) == b""
+    except BlockingIOError:
+        return
+    except OSError:
+        gone = True
+    if gone:
+        raise HasLeft
 
 
 # --- will it ever be? ----------------------------------------------------------------------------

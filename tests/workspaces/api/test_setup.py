@@ -18,7 +18,7 @@ from deploy.states import Status
 from tests import factories
 from tests.workspaces.api.conftest import Api, api_of, code_of
 from tests.workspaces.test_plugins_page import approve
-from workspaces import changes
+from workspaces import change_runs, changes
 from workspaces.models import Activity, Approval, Change, IdempotencyKey, Release, Role, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
@@ -233,7 +233,7 @@ def test_who_waits_hears_of_the_end_at_once(api: Api, trees: Workspace) -> None:
     ask_for(api)
     change = Change.objects.select_related("workspace__instance").get()
     timer = threading.Timer(
-        0.3, lambda: changes._finish(change, Change.State.FAILED, "It does not fit.")
+        0.3, lambda: change_runs._finish(change, Change.State.FAILED, "It does not fit.")
     )
     timer.start()
     began = timezone.now()

@@ -32,6 +32,7 @@ def config() -> RouterConfig:
         listen=settings.ROUTER_LISTEN,
         redirect_listen=settings.ROUTER_REDIRECT_LISTEN,
         web=settings.WEB_LISTEN,
+        waiting=settings.WAITING_LISTEN,
         secret=settings.ROUTER_SECRET,
         cloud_url=settings.CLOUD_URL,
         cloud_netloc=urlsplit(settings.CLOUD_URL).netloc,
