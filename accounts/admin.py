@@ -15,12 +15,13 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, ReadOnlyPasswordHashField
 from django.contrib.auth.password_validation import validate_password
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
 
+from accounts import api_tokens
 from accounts.addresses import is_taken, release_claims
 from accounts.forms import ResetPasswordForm
-from accounts.models import Profile, User, UserQuerySet
+from accounts.models import ApiToken, Profile, User, UserQuerySet
 from accounts.sessions import end_sessions
 
 # Keys of second factors and provider tokens are nobody's to read, and Google is set up in the
@@ -130,6 +131,24 @@ class SessionInline(_ReadOnlyInline):
     fields = readonly_fields = ("ip", "user_agent", "created_at", "last_seen_at")
 
 
+class TokenInline(_ReadOnlyInline):
+    """A user's tokens; each links to its own page. They are revoked in the list of tokens."""
+
+    model = ApiToken
+    verbose_name_plural = "API tokens"
+    show_change_link = True
+    fields = readonly_fields = (
+        "name",
+        "hint",
+        "scopes",
+        "only",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+    )
+
+
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     """People who can sign in, found by any of their addresses."""
@@ -151,12 +170,20 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     form = ChangeUserForm
     add_form = AddUserForm
     change_password_form = SetPasswordForm
-    inlines = (ProfileInline, EmailAddressInline, GoogleInline, SecondFactorInline, SessionInline)
+    inlines = (
+        ProfileInline,
+        EmailAddressInline,
+        GoogleInline,
+        SecondFactorInline,
+        SessionInline,
+        TokenInline,
+    )
     actions = (
         "deactivate",
         "activate",
         "send_reset_link",
         "sign_out",
+        "revoke_tokens",
         "remove_second_factors",
     )
 
@@ -246,6 +273,15 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         )
         self.message_user(request, f"Sessions ended: {ended}.")
 
+    @admin.action(description="Revoke all their API tokens", permissions=["change"])
+    def revoke_tokens(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        ended = sum(
+            api_tokens.revoke(token)
+            for user in self._theirs(request, queryset)
+            for token in api_tokens.good(user)
+        )
+        self.message_user(request, f"Tokens revoked: {ended}.")
+
     @admin.action(
         description="Remove second factors of somebody locked out", permissions=["change"]
     )
@@ -255,3 +291,45 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         for user in users:
             end_sessions(user, keep=request.session.session_key)
         self.message_user(request, f"Second factors removed: {len(users)} people.")
+
+
+@admin.register(ApiToken)
+class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Everybody's API tokens: to look at, and to revoke.
+
+    Whoever may delete them may, or else no user who has one could be deleted.
+    """
+
+    list_display = ("__str__", "owner", "created_at", "expires_at", "last_used_at", "revoked_at")
+    list_filter = ("revoked_at", "expires_at", "created_at")
+    search_fields = ("name", "hint", "=user__id", "user__emailaddress__email")
+    search_help_text = "A name, how it begins, or its user's number or email address"
+    actions = ("revoke",)
+    # The digest is nobody's to read.
+    fields = ("user", "parent", *TokenInline.fields)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
+        return False
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("accounts.change_apitoken")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
+        """Tokens with the names of their users, in two queries."""
+        named = Prefetch("user", User.objects.with_names())
+        return super().get_queryset(request).prefetch_related(named)
+
+    @admin.display(description="user")
+    def owner(self, token: ApiToken) -> str:
+        return str(token.user)
+
+    @admin.action(description="Revoke, with all that were made with them", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        tokens = queryset
+        if not request.user.is_superuser:
+            tokens = tokens.filter(user__is_superuser=False)
+        ended = sum(api_tokens.revoke(token) for token in tokens)
+        self.message_user(request, f"Tokens revoked: {ended}.")

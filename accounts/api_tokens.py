@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from allauth.account.adapter import get_adapter
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -54,6 +55,11 @@ WORDS: dict[Scope, str] = {
     Scope.DATA: "Change the data inside a workspace, as far as your role allows",
     Scope.OPERATOR: "For operators: everything across all customers",
 }
+
+
+def words_of(token: ApiToken) -> list[str]:
+    """Return what a token may do, in words."""
+    return [WORDS[scope] for scope in Scope if scope in token.scopes]
 
 
 class NotAllowed(Exception):
@@ -129,6 +135,13 @@ def create(
     return token, text
 
 
+def tell_its_user(token: ApiToken) -> None:
+    """Mail to a user's primary address that a token was made, from where, and what it may."""
+    get_adapter().send_notification_mail(
+        "account/email/token_made", token.user, {"token": token, "words": words_of(token)}
+    )
+
+
 def _checked_scopes(user: User, scopes: Iterable[str]) -> list[str]:
     named = set(scopes)
     if unknown := sorted(named - set(Scope)):
@@ -159,22 +172,31 @@ def _hold_to(
         )
 
 
+def _good() -> QuerySet[ApiToken]:
+    """Return the tokens that open something still."""
+    not_expired = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+    return ApiToken.objects.filter(not_expired, revoked_at=None)
+
+
 def good(user: User) -> QuerySet[ApiToken]:
     """Return the tokens of a user that open something still, newest first."""
-    now = timezone.now()
-    live = ApiToken.objects.filter(user=user, revoked_at=None)
-    return live.filter(Q(expires_at=None) | Q(expires_at__gt=now))
+    return _good().filter(user=user)
+
+
+def matching(text: str) -> QuerySet[ApiToken]:
+    """Return the good token of this text, with its user, as a query: one row or none.
+
+    For whoever wants to know more of it in the same query; the others take `find`.
+    """
+    if not is_wellformed(text):
+        return ApiToken.objects.none()
+    found = _good().filter(digest=_digest(text), user__is_active=True)
+    return found.select_related("user")
 
 
 def find(text: str) -> ApiToken | None:
     """Return the token of this text if it is good, with its user; None otherwise. One query."""
-    if not is_wellformed(text):
-        return None
-    found = ApiToken.objects.filter(
-        digest=_digest(text), revoked_at=None, user__is_active=True
-    ).select_related("user")
-    token = next(iter(found[:1]), None)
-    return token if token and token.is_good else None
+    return next(iter(matching(text)[:1]), None)
 
 
 def find_again(token: ApiToken) -> bool:

@@ -1,13 +1,20 @@
 """The docs name what there is, and nothing that is not."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from accounts import api_tokens
 
 PROJECT = Path(__file__).parent.parent
 CONFIGURATION = PROJECT / "docs" / "configuration.md"
+API = PROJECT / "docs" / "api.md"
 
 READ = re.compile(r'env(?:\.\w+)?\(\s*"([A-Z][A-Z0-9_]+)"')
 DOCUMENTED = re.compile(r"^\| `([A-Z][A-Z0-9_]+)` \|", re.MULTILINE)
+SCOPE = re.compile(r"^\| `([a-z]+)` \| (.+) \|$", re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 
 
@@ -30,3 +37,23 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (document.parent / target).exists()
     ]
     assert not broken, broken
+
+
+def test_every_scope_is_documented_in_its_own_words() -> None:
+    documented = dict(SCOPE.findall(API.read_text()))
+    assert documented == {scope.value: words for scope, words in api_tokens.WORDS.items()}
+
+
+def test_leak_scanners_are_told_the_truth() -> None:
+    text = API.read_text()
+    assert f"\n    {api_tokens.PATTERN}\n" in text
+    (snippet,) = (code for code in PYTHON.findall(text) if "is_token" in code)
+    told: dict[str, Any] = {}
+    exec(snippet, told)  # noqa: S102 - our own document
+    is_token: Callable[[str], bool] = told["is_token"]
+    for _ in range(200):
+        token = api_tokens.new_text()
+        assert is_token(token)
+        other = token[:-1] + ("0" if token[-1] != "0" else "1")
+        assert not is_token(other)
+        assert not api_tokens.is_wellformed(other)

@@ -1,10 +1,14 @@
 """What people type. Texts that only the database can judge come from workspaces.services."""
 
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, cast
 
 from django import forms
 from django.urls import reverse_lazy
 
+from accounts import api_tokens
+from accounts.api_tokens import Scope
+from accounts.models import User
 from workspaces import services, slugs
 from workspaces.models import Workspace
 
@@ -115,3 +119,64 @@ class DeleteForm(FocusedForm):
                 f"That is not it. Type “{self.workspace.slug}” exactly, to delete this workspace."
             )
         return typed
+
+
+class _WorkspaceField(forms.ModelChoiceField):  # type: ignore[type-arg]
+    """One of somebody's workspaces, or all of them."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"Only {obj.name} ({obj.slug})"
+
+
+class NewTokenForm(FocusedForm):
+    """An API token: what it may, where, and for how long."""
+
+    name = forms.CharField(
+        max_length=api_tokens.MAX_NAME,
+        help_text="What it is for, so that you know it again.",
+        error_messages={"required": "Give it a name."},
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    scopes = forms.MultipleChoiceField(
+        label="It may",
+        initial=[Scope.READ.value],
+        error_messages={"required": "Choose at least one thing that it may do."},
+        widget=forms.CheckboxSelectMultiple,
+    )
+    workspace = _WorkspaceField(
+        label="Where",
+        queryset=Workspace.objects.none(),
+        required=False,
+        empty_label="All your workspaces",
+        help_text="All: also those that you make or join later.",
+        to_field_name="slug",
+        error_messages={"invalid_choice": "That is none of your workspaces. Choose another."},
+    )
+    days = forms.TypedChoiceField(
+        label="It expires",
+        coerce=int,
+        initial=90,
+        choices=[
+            (7, "in 7 days"),
+            (30, "in 30 days"),
+            (90, "in 90 days"),
+            (365, "in a year"),
+            (0, "never"),
+        ],
+        error_messages={"required": "Choose how long it is good for."},
+    )
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        offered = [scope for scope in Scope if user.is_staff or scope is not Scope.OPERATOR]
+        scopes = cast(forms.MultipleChoiceField, self.fields["scopes"])
+        workspace = cast("forms.ModelChoiceField[Workspace]", self.fields["workspace"])
+        scopes.choices = [(scope.value, api_tokens.WORDS[scope]) for scope in offered]
+        workspace.queryset = Workspace.objects.filter(
+            members__user=user, deleted_at=None, purged_at=None
+        ).order_by("name", "slug")
+
+    def expires_at(self, now: datetime) -> datetime | None:
+        """Return when it ends if it is made now; None for never."""
+        days: int = self.cleaned_data["days"]
+        return now + timedelta(days=days) if days else None

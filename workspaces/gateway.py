@@ -1,15 +1,17 @@
 """What the router asks before each request to a workspace: who may pass, and where to?
 
-The router caches the answer by the workspace's slug, the workspace session and the Authorization
-header, so it may depend on nothing else. All but a yes and "sign in" is a 403 with the verdict in a
+Who asks is said by a browser's workspace session, or by a program's API token in the Authorization
+header. The router caches the answer by these and the workspace's slug, so it may depend on nothing
+else. All but a yes and "sign in" is a 403 with the verdict in a
 header, because nginx's auth_request understands only 2xx, 401 and 403; which status people get, the
 router's table of pages says.
 """
 
 import logging
+import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -17,19 +19,21 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.sessions.models import Session
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models import Exists, F, OuterRef, Q, Subquery
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.http import require_safe
 
-from accounts.models import User
+from accounts import api_tokens
+from accounts.api_tokens import Scope
+from accounts.models import ApiToken, User
 from deploy import lifecycle, notify, tokens
 from deploy.models import Instance
 from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Status, StopReason
 from workspaces.breaker import database_breaker
 from workspaces.handoff_tokens import digest
-from workspaces.models import Member, Workspace, WorkspaceSession
+from workspaces.models import Member, Role, Workspace, WorkspaceSession
 from workspaces.people import primary_email
 
 logger = logging.getLogger(__name__)
@@ -68,19 +72,17 @@ _STOPPED: Final[Mapping[StopReason, Verdict]] = {
 
 @dataclass(frozen=True)
 class Visit:
-    """A member's session at a workspace, as the database has it now."""
+    """A member at a workspace, in person or by an API token, as the database has it now."""
 
-    session: WorkspaceSession
+    workspace: Workspace
+    user: User
     role: str
     name: str
-
-    @property
-    def workspace(self) -> Workspace:
-        return self.session.workspace
+    token: ApiToken | None = None
 
     @property
     def instance(self) -> Instance:
-        return self.session.workspace.instance
+        return self.workspace.instance
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,53 @@ class Decision:
 
     verdict: Verdict
     visit: Visit | None = None
+
+
+# --- what the router tells -----------------------------------------------------------------------
+
+_BEARER = re.compile(rf"bearer +({api_tokens.PREFIX}\S*)", re.IGNORECASE)
+
+
+def _api_token_in(authorization: str) -> str:
+    """Return the API token that a request brings along, good or not; empty when it has none.
+
+    Whatever else stands in that header is not for us: then the session decides.
+    """
+    found = _BEARER.fullmatch(authorization.strip())
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the router tells of a request. Raises Http404 for anybody who is not the router."""
+
+    slug: str
+    session: str = field(repr=False)
+    api_token: str = field(repr=False)
+    method: str
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> "Question":
+        said, secret = request.headers.get("X-Router-Secret", ""), settings.ROUTER_SECRET
+        if not secret or not constant_time_compare(said, secret):
+            raise Http404
+        headers = request.headers
+        return cls(
+            slug=headers.get("X-Cloudapp-Slug", ""),
+            session=headers.get("X-Cloudapp-Session", ""),
+            api_token=_api_token_in(headers.get("Authorization", "")),
+            method=headers.get("X-Cloudapp-Method", "GET"),
+        )
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it may be asked twice."""
+        return self.method in ("GET", "HEAD")
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nobody said who asks."""
+        return not self.session and not self.api_token
 
 
 # --- who is it? --------------------------------------------------------------------------------
@@ -126,9 +175,34 @@ def find_session(slug: str, token: str) -> WorkspaceSession | None:
     return session if session and is_current(session.user, session.auth_hash) else None
 
 
-def _name(session: WorkspaceSession, email: str | None) -> str:
-    profile = getattr(session.user, "profile", None)
-    return (profile.display_name if profile else "") or email or f"user {session.user_id}"
+# What a place that a token opens tells of the token.
+_OF_TOKEN = ("id", "name", "scopes", "last_used_at")
+
+
+def find_place(slug: str, api_token: str) -> Member | None:
+    """Return the place in a workspace whose data this token opens; None otherwise. One query.
+
+    It carries `email`, and of the token what _OF_TOKEN names, as `token_…`.
+    """
+    for_data = Q(scopes__contains=[Scope.READ]) | Q(scopes__contains=[Scope.DATA])
+    here = Q(only=None) | Q(only=OuterRef("workspace"))
+    opening = api_tokens.matching(api_token).filter(for_data, here)
+    found = (
+        Member.objects.filter(
+            workspace__slug=slug, workspace__purged_at=None, user__api_tokens__in=opening
+        )
+        .annotate(
+            email=primary_email(),
+            **{f"token_{name}": F(f"user__api_tokens__{name}") for name in _OF_TOKEN},
+        )
+        .select_related("workspace__instance", "user__profile")
+    )
+    return next(iter(found[:1]), None)
+
+
+def _name(user: User, email: str | None) -> str:
+    profile = getattr(user, "profile", None)
+    return (profile.display_name if profile else "") or email or f"user {user.pk}"
 
 
 # --- what about the instance? ------------------------------------------------------------------
@@ -146,18 +220,51 @@ def verdict_of(instance: Instance) -> Verdict:
     return Verdict.FAILED if instance.status is Status.FAILED else Verdict.WAKING
 
 
-def decide(slug: str, token: str) -> Decision:
-    """Return what is to be said to somebody with this workspace session, now. One query."""
-    session = find_session(slug, token) if token else None
+def _decide_by_session(slug: str, session_token: str) -> Decision:
+    session = find_session(slug, session_token) if session_token else None
     if session is None:
         return Decision(Verdict.SIGN_IN)
     role: str | None = getattr(session, "role", None)
-    if role is None or session.workspace.instance.purged_at:
+    if role is None:
         return Decision(Verdict.NOT_FOUND)
-    visit = Visit(session, role, _name(session, getattr(session, "email", None)))
-    if session.workspace.deleted_at:
+    name = _name(session.user, getattr(session, "email", None))
+    return _decide_for(Visit(session.workspace, session.user, role, name))
+
+
+def _decide_by_token(slug: str, text: str) -> Decision:
+    """The token decides alone, and opens what its user may see: also operators' no more than that.
+
+    All that it does not open costs the same two queries and has the same words, so that nobody
+    learns of what.
+    """
+    place = find_place(slug, text)
+    if place is None:
+        return Decision(Verdict.NOT_FOUND if api_tokens.find(text) else Verdict.SIGN_IN)
+    told = [getattr(place, f"token_{name}") for name in _OF_TOKEN]
+    token = ApiToken.from_db(place._state.db, _OF_TOKEN, told)
+    role = place.role if Scope.DATA in token.scopes else Role.VIEWER.value
+    # Whoever reads logs inside the workspace wants to know that it was a program, and which.
+    name = f"{_name(place.user, getattr(place, 'email', None))} (token {token.name})"
+    return _decide_for(Visit(place.workspace, place.user, role, name, token))
+
+
+def _decide_for(visit: Visit) -> Decision:
+    if visit.instance.purged_at:
+        return Decision(Verdict.NOT_FOUND)
+    if visit.workspace.deleted_at:
         return Decision(Verdict.DELETING, visit)
     return Decision(verdict_of(visit.instance), visit)
+
+
+def decide(question: Question) -> Decision:
+    """Return what is to be said to whoever asks, now.
+
+    One query for a yes. With an API token the session does not count: a token that is no good is
+    said to be so, and one that may only read does not write because a browser came along.
+    """
+    if question.api_token:
+        return _decide_by_token(question.slug, question.api_token)
+    return _decide_by_session(question.slug, question.session)
 
 
 # --- waiting for it ----------------------------------------------------------------------------
@@ -168,7 +275,7 @@ def _wake(instance: Instance) -> None:
         lifecycle.wake(instance.pk)
 
 
-def _await_settled(slug: str, token: str, instance_id: UUID) -> Decision:
+def _await_settled(question: Question, instance_id: UUID) -> Decision:
     """Return the decision once it is another one than "waking", or is it still, later."""
     # Only its own row is looked at, until there is more to say.
     starting = Instance.objects.filter(
@@ -181,29 +288,29 @@ def _await_settled(slug: str, token: str, instance_id: UUID) -> Decision:
     def settled() -> Decision | None:
         if starting.exists():
             return None
-        decision = decide(slug, token)
+        decision = decide(question)
         if decision.verdict is Verdict.WAKING and decision.visit:
             _wake(decision.visit.instance)  # a stop may have come in between
             return None
         return decision
 
     decision = notify.wait_until(instance_id, settled, settings.WAKE_HOLD_SECONDS, steps=False)
-    return decision or decide(slug, token)
+    return decision or decide(question)
 
 
-def decide_patiently(slug: str, token: str) -> Decision:
+def decide_patiently(question: Question) -> Decision:
     """Decide; a sleeping workspace is woken, and the answer waits until it is up.
 
     Only so many requests wait in one process, so that some are always free to answer others.
     """
-    decision = decide(slug, token)
+    decision = decide(question)
     if decision.verdict is not Verdict.WAKING or decision.visit is None:
         return decision
     _wake(decision.visit.instance)
     if not _holds.acquire(blocking=False):
         return decision
     try:
-        return _await_settled(slug, token, decision.visit.instance.pk)
+        return _await_settled(question, decision.visit.instance.pk)
     finally:
         _holds.release()
 
@@ -223,30 +330,10 @@ def _await_noticed(instance: Instance) -> None:
 # --- what the router asks ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Question:
-    """What the router tells of a request. Raises Http404 for anybody who is not the router."""
-
-    slug: str
-    token: str
-    method: str
-
-    @classmethod
-    def of(cls, request: HttpRequest) -> "Question":
-        said, secret = request.headers.get("X-Router-Secret", ""), settings.ROUTER_SECRET
-        if not secret or not constant_time_compare(said, secret):
-            raise Http404
-        headers = request.headers
-        return cls(
-            slug=headers.get("X-Cloudapp-Slug", ""),
-            token=headers.get("X-Cloudapp-Session", ""),
-            method=headers.get("X-Cloudapp-Method", "GET"),
-        )
-
-    @property
-    def is_safe(self) -> bool:
-        """Whether it may be asked twice."""
-        return self.method in ("GET", "HEAD")
+def _note_use(decision: Decision) -> None:
+    """Note that a token was used. Answers that the router remembers are not seen here."""
+    if decision.visit and decision.visit.token:
+        api_tokens.note_use(decision.visit.token)
 
 
 def _pass(visit: Visit) -> HttpResponse:
@@ -257,7 +344,7 @@ def _pass(visit: Visit) -> HttpResponse:
     response["X-Cloudapp-Upstream"] = instance.endpoint
     response["X-Cloudapp-Token"] = tokens.actor_token(
         instance,
-        {"id": str(visit.session.user_id), "name": visit.name, "role": visit.role},
+        {"id": str(visit.user.pk), "name": visit.name, "role": visit.role},
         {"name": workspace.name, "url": settings.CLOUD_URL + workspace.get_absolute_url()},
     )
     return response
@@ -277,7 +364,7 @@ def _seconds(question: Question, decision: Decision) -> int:
     if decision.verdict is Verdict.PASS:
         return YES_SECONDS
     turned_away = decision.verdict in (Verdict.SIGN_IN, Verdict.NOT_FOUND)
-    return NO_SECONDS if turned_away and question.token else 0
+    return NO_SECONDS if turned_away and not question.is_anonymous else 0
 
 
 @require_safe
@@ -285,7 +372,8 @@ def authorize(request: HttpRequest) -> HttpResponse:
     """Say who may pass, and where to. Asked before each request to a workspace."""
     question = Question.of(request)
     with database_breaker:
-        decision = decide_patiently(question.slug, question.token)
+        decision = decide_patiently(question)
+        _note_use(decision)
     response = _answer(decision)
     if seconds := _seconds(question, decision):
         response["X-Accel-Expires"] = str(seconds)
@@ -305,14 +393,14 @@ def unreachable(request: HttpRequest) -> HttpResponse:
 
 
 def _decide_after_trouble(question: Question) -> Decision:
-    decision = decide(question.slug, question.token)
+    decision = decide(question)
     if decision.verdict is Verdict.PASS and decision.visit:
         logger.warning("instance %s did not answer the router", decision.visit.instance.pk)
         lifecycle.poke(decision.visit.instance.pk)
         if question.is_safe:
             _await_noticed(decision.visit.instance)
     if question.is_safe:
-        return decide_patiently(question.slug, question.token)
+        return decide_patiently(question)
     if decision.verdict in (Verdict.PASS, Verdict.WAKING) and decision.visit:
         _wake(decision.visit.instance)
         return Decision(Verdict.UNREACHABLE, decision.visit)

@@ -11,10 +11,15 @@ from django.conf import settings
 from django.template.loader import render_to_string
 
 from deploy.router import Page
+from workspaces.api.problems import Problem
 from workspaces.gateway import Verdict
 
 PAGES: tuple[Page, ...] = (
-    Page(Verdict.SIGN_IN, 401, "You are not signed in at this workspace."),
+    Page(
+        Verdict.SIGN_IN,
+        401,
+        "You are not signed in at this workspace, or this token is not good, or no longer.",
+    ),
     Page(Verdict.NOT_FOUND, 404, "There is no such workspace, or you may not see it."),
     Page(Verdict.WAKING, 503, "This workspace is starting.", retry_after=1),
     Page(Verdict.STOPPED, 503, "This workspace was stopped by an owner."),
@@ -26,6 +31,12 @@ PAGES: tuple[Page, ...] = (
     Page("unavailable", 503, "The service is not available just now.", retry_after=5),
 )
 
+# In place of the API, which programs ask.
+PROBLEMS: Mapping[str, str] = {
+    "api-unavailable.problem": "unavailable",
+    "api-too-large.problem": "too_large",
+}
+
 
 def files() -> Mapping[str, str]:
     """Return the text of every file by its name, which is the page's with .html or .json."""
@@ -36,4 +47,6 @@ def files() -> Mapping[str, str]:
         )
         body = {"ok": False, "error": page.error, "status": str(page.name)}
         texts[f"{page.name}.json"] = json.dumps(body) + "\n"
+    for name, code in PROBLEMS.items():
+        texts[name] = json.dumps(Problem(code).body("/api/")) + "\n"
     return texts

@@ -2,11 +2,13 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from workspaces import gateway_urls, plugin_views, views
+from workspaces import gateway_urls, plugin_views, token_views, views
 
 # The cloud pages. `new` can be no slug: it is reserved.
 web: list[URLPattern] = [
     path("", views.home, name="home"),
+    path("account/tokens/", token_views.tokens, name="account_tokens"),
+    path("account/tokens/<int:token_id>/revoke/", token_views.revoke, name="account_token_revoke"),
     path("workspaces/", views.index, name="workspaces"),
     path("workspaces/new/", views.new, name="workspace_new"),
     path("workspaces/new/slug/", views.slug_field, name="workspace_slug"),

@@ -9,7 +9,8 @@ from django.core.mail import EmailMessage
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from accounts.models import Profile, User
+from accounts import api_tokens
+from accounts.models import ApiToken, Profile, User
 from tests.accounts.conftest import PASSWORD, MakeUser
 from tests.accounts.test_signup import is_signed_in, sign_in
 
@@ -97,7 +98,7 @@ def test_a_users_page_shows_all_and_saves(desk: Client, make_user: MakeUser) -> 
         "emailaddress_set-1-user": user.pk,
         "emailaddress_set-1-email": "New@Example.com",
     }
-    for inline in ("socialaccount_set", "authenticator_set", "usersession_set"):
+    for inline in ("socialaccount_set", "authenticator_set", "usersession_set", "api_tokens"):
         fields |= {f"{inline}-TOTAL_FORMS": 0, f"{inline}-INITIAL_FORMS": 0}
     response = desk.post(f"{USERS}{user.pk}/change/", fields)
     assert response.status_code == 302, response.context["errors"]
@@ -153,6 +154,74 @@ def test_sign_out_and_remove_second_factors(desk: Client, make_user: MakeUser) -
     Authenticator.objects.create(user=user, type="totp", data={"secret": "x"})
     act(desk, "remove_second_factors", user)
     assert not Authenticator.objects.exists()
+
+
+TOKENS = "/admin/accounts/apitoken/"
+
+
+def revoke(desk: Client, *tokens: ApiToken) -> str:
+    """Choose tokens in their list and revoke them; return the page that follows."""
+    fields = {"action": "revoke", "_selected_action": [token.pk for token in tokens]}
+    return desk.post(TOKENS, fields, follow=True).text
+
+
+def test_tokens_are_looked_at_and_revoked(desk: Client, make_user: MakeUser) -> None:
+    user = make_user()
+    token, text = api_tokens.create(user, "ci", ["read"])
+    child, _ = api_tokens.create(user, "child", ["read"], parent=token)
+    for path in (f"{USERS}{user.pk}/change/", TOKENS, f"{TOKENS}{token.pk}/change/"):
+        page = desk.get(path).text
+        assert token.hint in page
+        assert text not in page
+        assert token.digest not in page
+    assert "1 API token" in desk.get(TOKENS, {"q": token.hint}).text
+    assert "2 API tokens" in desk.get(TOKENS, {"q": "ada@example"}).text
+    assert desk.get(f"{TOKENS}add/").status_code == 403
+    assert desk.post(f"{TOKENS}{token.pk}/change/", {"name": "x"}).status_code == 403
+    assert "Tokens revoked: 2." in revoke(desk, token)
+    assert api_tokens.find(text) is None
+    assert "Tokens revoked: 0." in revoke(desk, token, child)
+    desk.post(f"{USERS}{user.pk}/delete/", {"post": "yes"})
+    assert not User.objects.filter(pk=user.pk).exists(), "tokens keep nobody from being deleted"
+
+
+def test_all_tokens_of_somebody_are_revoked(desk: Client, make_user: MakeUser) -> None:
+    user = make_user()
+    parent, _ = api_tokens.create(user, "ci", ["read"])
+    api_tokens.create(user, "child", ["read"], parent=parent)
+    _, other = api_tokens.create(make_user("bob@example.com"), "ci", ["read"])
+    assert "Tokens revoked: 2." in act(desk, "revoke_tokens", user)
+    assert not api_tokens.good(user).exists()
+    assert api_tokens.find(other)
+
+
+def test_the_list_of_tokens_does_not_ask_for_each(
+    desk: Client, make_user: MakeUser, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for number in range(10):
+        api_tokens.create(make_user(f"{number}@example.com"), "ci", ["read"])
+    with django_assert_max_num_queries(15):
+        assert desk.get(TOKENS).status_code == 200
+
+
+def test_lesser_operators_revoke_no_tokens_of_greater_ones(
+    operator: User, make_user: MakeUser
+) -> None:
+    lesser = make_user("lesser@example.com")
+    lesser.is_staff = True
+    lesser.save()
+    view = Permission.objects.get(codename="view_apitoken")
+    lesser.user_permissions.add(view)
+    desk = Client()
+    sign_in(desk, "lesser@example.com")
+    token, text = api_tokens.create(operator, "ops", ["operator"])
+    _, own = api_tokens.create(lesser, "own", ["read"])
+    revoke(desk, token, ApiToken.objects.get(name="own"))
+    assert api_tokens.find(own), "looking is not revoking"
+    lesser.user_permissions.add(Permission.objects.get(codename="change_apitoken"))
+    assert "Tokens revoked: 1." in revoke(desk, token, ApiToken.objects.get(name="own"))
+    assert api_tokens.find(own) is None
+    assert api_tokens.find(text)
 
 
 def test_lesser_operators_do_not_raise_themselves(operator: User, make_user: MakeUser) -> None:

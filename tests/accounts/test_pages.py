@@ -46,6 +46,12 @@ def test_operators_pages_obey_the_policy(page: Page, site: str, make_user: MakeU
     user.save()
     page.goto(f"{site}/admin/")
     sign_in(page, site)
-    for path in ("", "accounts/user/", "accounts/user/add/", f"accounts/user/{user.pk}/change/"):
+    for path in (
+        "",
+        "accounts/user/",
+        "accounts/user/add/",
+        f"accounts/user/{user.pk}/change/",
+        "accounts/apitoken/",
+    ):
         page.goto(f"{site}/admin/{path}")
         expect(page.get_by_role("heading", level=1).first).to_be_visible()

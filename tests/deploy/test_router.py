@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 from websockets.sync.client import connect
 
+from accounts import api_tokens
 from accounts.models import User
 from deploy import notify
 from deploy.models import Image, Instance
@@ -30,8 +31,8 @@ from deploy.router import NotSafe, Page, RouterConfig, render
 from deploy.states import Desired, Observed, Status
 from tests.deploy.router_support import Handler, Stack, Upstream, point, until, websocket_echo
 from tests.deploy.workspace_support import workspace as workspace_container
-from tests.factories import make_user, make_workspace, set_status
-from workspaces.models import Member, Plan, Workspace
+from tests.factories import add_member, make_user, make_workspace, set_status
+from workspaces.models import Member, Plan, Role, Workspace
 
 _numbers = count(1)
 
@@ -297,6 +298,158 @@ def test_signing_out_closes_the_door_at_once(visitor: httpx.Client) -> None:
     assert 'cloudapp_workspace=""' in out.headers["Set-Cookie"]
 
 
+# --- programs with an API token ------------------------------------------------------------------
+
+
+def program(stack: Stack, workspace: Workspace, text: str) -> httpx.Client:
+    """A program with a token at a workspace's own host."""
+    client = stack.stranger(workspace.slug)
+    client.headers["Authorization"] = f"Bearer {text}"
+    return client
+
+
+def test_a_token_gets_a_program_in_and_stays_with_us(
+    stack: Stack, owner: User, workspace: Workspace
+) -> None:
+    _, text = api_tokens.create(owner, "ci", ["data"])
+    with program(stack, workspace, text) as client:
+        response = client.post("/data/-/insert", json={"row": 1})
+    assert response.status_code == 200
+    told = headers_of(response)
+    assert "authorization" not in told
+    assert text not in response.text
+    claims = jwt.decode(told["x-cloudapp-actor"][0], options={"verify_signature": False})
+    assert claims["actor"] == {"id": str(owner.pk), "name": "Ada (token ci)", "role": "owner"}
+
+
+def test_a_token_that_is_no_good_is_told_so(stack: Stack, workspace: Workspace) -> None:
+    with program(stack, workspace, api_tokens.new_text()) as client:
+        answer = client.get("/data.json")
+        assert (answer.status_code, answer.json()["status"]) == (401, "sign-in")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        page = client.get("/data", headers=HTML)
+        assert page.status_code == 401, "not led to sign in: it is no person"
+        assert "WWW-Authenticate" not in page.headers
+    with stack.stranger(workspace.slug) as stranger:
+        assert stranger.get("/data.json").headers["WWW-Authenticate"] == "Bearer"
+        del stranger.headers["Accept"]
+        assert stranger.get("/data.json").headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_token_for_elsewhere_finds_nothing(
+    stack: Stack, owner: User, workspace: Workspace
+) -> None:
+    elsewhere = make_workspace(owner, f"dogs-{next(_numbers)}")
+    _, text = api_tokens.create(owner, "ci", ["read"], only=elsewhere.pk)
+    with program(stack, workspace, text) as there, stack.stranger("nobodys") as nowhere:
+        nowhere.headers["Authorization"] = there.headers["Authorization"]
+        for headers in (HTML, {}):
+            one, other = there.get("/", headers=headers), nowhere.get("/", headers=headers)
+            assert one.status_code == 404
+            assert (other.status_code, other.text) == (one.status_code, one.text)
+
+
+def test_a_tokens_yes_is_remembered_for_it_alone(
+    stack: Stack, owner: User, workspace: Workspace
+) -> None:
+    token, text = api_tokens.create(owner, "ci", ["read"])
+    with program(stack, workspace, text) as client:
+        assert client.get("/").status_code == 200
+        before = stack.gateway_calls()
+        for _ in range(20):
+            assert client.get("/").status_code == 200
+        assert stack.gateway_calls() - before <= 1
+    with program(stack, workspace, api_tokens.new_text()) as other:
+        assert other.get("/").status_code == 401
+    with stack.stranger(workspace.slug) as stranger:
+        assert stranger.get("/").status_code == 401
+    token.refresh_from_db()
+    assert token.last_used_at
+
+
+@pytest.mark.parametrize("end", ["revoke", "remove the member", "deactivate"])
+def test_a_token_that_ended_is_out_within_seconds_and_stays_out(
+    end: str, stack: Stack, workspace: Workspace
+) -> None:
+    member = make_user()
+    place = add_member(workspace, member, Role.EDITOR)
+    token, text = api_tokens.create(member, "ci", ["data"])
+    with program(stack, workspace, text) as client:
+        assert client.get("/").status_code == 200
+        expected = 401
+        if end == "revoke":
+            api_tokens.revoke(token)
+        elif end == "deactivate":
+            User.objects.filter(pk=member.pk).update(is_active=False)
+        else:
+            expected = 404
+            place.delete()
+        began = time.monotonic()
+        until(lambda: client.get("/").status_code == expected)
+        # The yes is remembered for 5 seconds; the rest is for a busy machine.
+        assert time.monotonic() - began < 20
+        stack.stop_web()
+        try:
+            time.sleep(2)  # the no is old by then
+            assert client.get("/").status_code == expected
+        finally:
+            stack.start_web()
+
+
+def _upload_birds(client: httpx.Client) -> httpx.Response:
+    birds = {"csv": ("birds.csv", b"name\nowl\nwren\n", "text/csv")}
+    return client.post("/-/upload-csvs", files=birds, data={"xhr": "1", "table": "birds"})
+
+
+def _create_birds(client: httpx.Client) -> httpx.Response:
+    birds = {"table": "birds", "rows": [{"name": "owl"}, {"name": "wren"}]}
+    return client.post("/data/-/create", json=birds)
+
+
+@pytest.mark.parametrize(
+    "case", [("workspace_image", _upload_birds), ("alpha_image", _create_birds)]
+)
+def test_a_token_wakes_reads_and_writes_a_real_workspace(
+    case: tuple[str, Callable[[httpx.Client], httpx.Response]],
+    stack: Stack,
+    owner: User,
+    workspace_docker: docker.DockerClient,
+    request: pytest.FixtureRequest,
+) -> None:
+    image, write = case
+    made = make_workspace(owner, f"real-{next(_numbers)}")
+    _, reading = api_tokens.create(owner, "reader", ["read"], only=made.pk)
+    token, writing = api_tokens.create(owner, "writer", ["data"], only=made.pk)
+    directory = stack.directory / f"{next(_numbers)}"
+    reference = request.getfixturevalue(image)
+    with workspace_container(workspace_docker, reference, directory) as container:
+        Instance.objects.filter(pk=made.instance_id).update(key=container.key)
+        Workspace.objects.filter(pk=made.pk).update(instance=_renamed(made, container.id))
+        made.refresh_from_db()
+        set_status(made.instance, Status.SLEEPING)
+        worker = _play_worker(made, f"unix:{container.socket}", container.start)
+        with program(stack, made, reading) as reader, program(stack, made, writing) as writer:
+            # Held until it is up; on a busy machine longer than anybody is held here, so ask again.
+            until(lambda: reader.get("/data.json").status_code == 200)
+            worker.join()
+            assert reader.get("/data.json").json()["database"] == "data"
+            actor = reader.get("/-/actor.json").json()["actor"]
+            assert (actor["name"], actor["role"]) == ("Ada (token reader)", "viewer")
+
+            refused = write(reader)
+            assert refused.status_code == 403, refused.text
+            written = write(writer)
+            assert written.status_code in (200, 201), written.text
+            # The rows of a CSV come after the answer.
+            until(lambda: "wren" in reader.get("/data/birds.json?_shape=array").text)
+
+            api_tokens.revoke(token)
+            began = time.monotonic()
+            until(lambda: writer.get("/data.json").status_code == 401)
+            assert time.monotonic() - began < 20  # as above
+            assert reader.get("/data.json").status_code == 200
+
+
 # --- the gateway is nobody else's ----------------------------------------------------------------
 
 
@@ -408,9 +561,24 @@ def test_the_control_plane_may_go_away(stack: Stack, visitor: httpx.Client) -> N
                 assert page.status_code == 503
                 assert "We are not there just now" in page.text
                 assert '<meta http-equiv="refresh" content="5">' in page.text
+        for path in ("/api/v1/workspaces", "/api/v1/workspaces/trees/wait"):
+            with stack.cloud() as client:
+                refused = client.get(path, headers=HTML)
+                assert refused.status_code == 503
+                assert refused.headers["Content-Type"].startswith("application/problem+json")
+                assert refused.headers["Retry-After"] == "5"
+                assert refused.json()["code"] == "unavailable"
     finally:
         stack.start_web()
     assert visitor.get("/").status_code == 200
+
+
+def test_a_request_to_the_api_that_is_too_large(stack: Stack) -> None:
+    with stack.cloud() as client:
+        refused = client.post("/api/v1/workspaces", content=b"x" * 2_200_000)
+    assert refused.status_code == 413
+    assert refused.headers["Content-Type"].startswith("application/problem+json")
+    assert refused.json()["code"] == "too_large"
 
 
 def test_who_was_turned_away_stays_out_when_the_control_plane_goes_away(
@@ -522,12 +690,15 @@ def _in_thread(work: Any) -> threading.Thread:
     return thread
 
 
-def _play_worker(workspace: Workspace, endpoint: str) -> threading.Thread:
-    """Once the instance is wanted, say that it is there."""
+def _play_worker(
+    workspace: Workspace, endpoint: str, start: Callable[[], object] = lambda: None
+) -> threading.Thread:
+    """Once the instance is wanted, start it and say that it is there."""
     instance = Instance.objects.filter(pk=workspace.instance_id)
 
     def work() -> None:
         until(instance.filter(desired=Desired.RUNNING).exists)
+        start()
         instance.update(
             ready=True,
             endpoint=endpoint,
@@ -581,7 +752,8 @@ def test_a_container_that_stays_away(
 ) -> None:
     assert visitor.get("/").status_code == 200
     upstream.close()
-    posted = visitor.post("/", headers=HTML, content="x")
+    # nginx may hang up behind an answer to a request that it did not read to its end.
+    posted = visitor.post("/", headers=HTML | {"Connection": "close"}, content="x")
     assert posted.status_code == 503
     assert "does not answer" in posted.text
     assert "was not carried out" in posted.text
@@ -681,6 +853,9 @@ def test_the_log_holds_no_secrets(
     stack: Stack, visitor: httpx.Client, owner: User, workspace: Workspace
 ) -> None:
     visitor.get("/data?sql=select+secret")
+    _, text = api_tokens.create(owner, "ci", ["read"])
+    with program(stack, workspace, text) as client:
+        assert client.get("/data.json").status_code == 200
     stack.visitor(owner, workspace).close()
     with stack.cloud() as cloud:
         cloud.get("/account/confirm-email/THE-KEY/")
@@ -689,8 +864,11 @@ def test_the_log_holds_no_secrets(
     log = stack.access_log()
     assert "/-/cloudapp/sign-in" in log
     assert "/data" in log
-    for secret in ("code=", "state=", "select", "THE-KEY", "cloudapp_workspace"):
+    for secret in ("code=", "state=", "select", "THE-KEY", "cloudapp_workspace", text):
         assert secret not in log
+    for written in stack.directory.glob("*.*"):
+        if written.suffix in (".log", ".out"):
+            assert text not in written.read_text(), written
 
 
 def test_what_holds_secrets_is_not_for_everybody(stack: Stack) -> None:

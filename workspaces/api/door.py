@@ -7,11 +7,13 @@ interrupted, leaves no key behind and can be asked again.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.db import transaction
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
@@ -20,7 +22,10 @@ from workspaces.api.callers import Caller, identify
 from workspaces.api.problems import CONTENT_TYPE, Problem, invalid
 from workspaces.models import IdempotencyKey
 
+logger = logging.getLogger(__name__)
+
 MAX_KEY = 255
+RETRY = {"Retry-After": "5"}
 # What they answer is a secret, and shown once.
 NEVER_KEPT = ("/api/v1/tokens",)
 _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
@@ -37,6 +42,14 @@ def door(view: View) -> View:
             response = _answer(view, request, args, kwargs)
         except Problem as problem:
             response = problem.response(request.path)
+        except (OperationalError, InterfaceError):
+            logger.exception("the database does not answer")
+            response = Problem("unavailable", headers=RETRY).response(request.path)
+        except RequestDataTooBig:
+            response = Problem("too_large").response(request.path)
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+            response = Problem("broken").response(request.path)
         _say_rate(request, response)
         if not response.has_header("Cache-Control"):
             response["Cache-Control"] = "no-store"

@@ -109,6 +109,10 @@ CODES: Mapping[str, Code] = {
         "The service is still being prepared",
         "Ask again after `Retry-After` seconds; this passes by itself.",
     ),
+    "unavailable": Code(
+        503, "The service is not available just now", "Ask again after `Retry-After` seconds."
+    ),
+    "too_large": Code(413, "The request is too large", "Send at most 2 MB."),
     "broken": Code(
         500,
         "Something went wrong on our side",

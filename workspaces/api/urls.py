@@ -1,7 +1,5 @@
 """Addresses under /api/v1/: the endpoints, each behind the door, and the document about them."""
 
-import logging
-
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, re_path
@@ -21,8 +19,6 @@ from workspaces.api.setup_routes import router as setup
 from workspaces.api.waiting import HasLeft
 from workspaces.api.workspace_routes import router as workspaces
 from workspaces.services import Refused
-
-logger = logging.getLogger(__name__)
 
 api = Api(
     title="cloudapp",
@@ -73,9 +69,9 @@ def _left(request: HttpRequest, error: HasLeft) -> HttpResponse:
 
 
 @api.exception_handler(Exception)
-def _broken(request: HttpRequest, error: Exception) -> HttpResponse:
-    logger.exception("%s %s failed", request.method, request.path)
-    return Problem("broken").response(request.path)
+def _for_the_door(request: HttpRequest, error: Exception) -> HttpResponse:
+    """What nobody expected, the door answers: it takes back what was half done."""
+    raise error
 
 
 # --- addresses -----------------------------------------------------------------------------------

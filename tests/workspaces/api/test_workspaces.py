@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
@@ -14,6 +14,7 @@ from deploy.states import Status
 from tests import factories
 from tests.workspaces.api.conftest import Api, api_of, code_of
 from workspaces import services
+from workspaces.api import workspace_routes
 from workspaces.models import Activity, IdempotencyKey, Plan, Role, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
@@ -324,3 +325,41 @@ def test_reading_costs_the_same_however_many_there_are(api: Api, owner: User, pa
     for number in range(1, 40):
         factories.make_workspace(owner, f"space-{number}")
     assert queries_of(api, path) == few <= 6
+
+
+# --- accidents -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accident", "answer"),
+    [
+        (RuntimeError("a bug with a secret in it"), (500, "broken")),
+        (OperationalError("server closed the connection"), (503, "unavailable")),
+    ],
+)
+def test_an_accident_is_no_traceback_and_takes_everything_back(
+    api: Api,
+    owner: User,
+    monkeypatch: pytest.MonkeyPatch,
+    accident: Exception,
+    answer: tuple[int, str],
+) -> None:
+    workspace = factories.make_workspace(owner, "trees")
+
+    def shown(*args: object) -> None:
+        raise accident
+
+    with monkeypatch.context() as broken:
+        broken.setattr(workspace_routes, "shown", shown)
+        response = api.post("/workspaces/trees/stop", Idempotency_Key="k1")
+        assert (response.status_code, code_of(response)) == answer
+        assert b"secret" not in response.content
+    workspace.instance.refresh_from_db()
+    assert workspace.instance.desired == "running"
+    assert api.post("/workspaces/trees/stop", Idempotency_Key="k1").status_code == 202
+
+
+def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
+    for headers in ({}, {"Idempotency_Key": "k1"}):
+        response = api.post("/workspaces", {"name": "x" * 3_000_000}, **headers)
+        assert (response.status_code, code_of(response)) == (413, "too_large")
