@@ -4,6 +4,7 @@ A secret may also be given as a file: NAME_FILE is the path of a file that holds
 """
 
 import tempfile
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -165,6 +166,7 @@ CELERY_TASK_ROUTES = {
     "workspaces.tasks.lock_approval": {"queue": "builds"},
     "workspaces.tasks.read_plugin": {"queue": "builds"},
     "workspaces.tasks.run_change": {"queue": "builds"},
+    "workspaces.tasks.send_webhook": {"queue": "outside"},
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
@@ -243,6 +245,13 @@ LEASE_SECONDS: float = env.float("LEASE_SECONDS", default=30.0)
 DELETE_GRACE_SECONDS: int = env.int("DELETE_GRACE_SECONDS", default=7 * 86400)
 ORPHAN_GRACE_SECONDS: int = env.int("ORPHAN_GRACE_SECONDS", default=3600)
 WAKE_HOLD_SECONDS: float = env.float("WAKE_HOLD_SECONDS", default=20.0)
+
+# --- webhooks ----------------------------------------------------------------------------------
+
+# Networks beside the public internet that customers may have something sent to.
+WEBHOOK_ALLOWED_NETWORKS = [
+    ip_network(network) for network in env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])
+]
 
 # --- the router: nginx, and what it asks --------------------------------------------------------
 

@@ -28,6 +28,7 @@ NEEDS: Mapping[str, Role] = {
     "restart": Role.OWNER,
     "rename": Role.OWNER,
     "change_plugins": Role.OWNER,
+    "manage_webhooks": Role.OWNER,
     "change_secrets": Role.OWNER,
     "change_members": Role.OWNER,
     "delete": Role.OWNER,

@@ -5,3 +5,10 @@ from django.apps import AppConfig
 
 class WorkspacesConfig(AppConfig):
     name = "workspaces"
+
+    def ready(self) -> None:
+        """Have webhooks hear what happens to instances."""
+        from deploy import lifecycle  # noqa: PLC0415 - needs the models
+        from workspaces import outbox  # noqa: PLC0415
+
+        lifecycle.happened.connect(outbox.hear)

@@ -39,6 +39,11 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "see_rollouts": ("view_rollout",),
     "roll_out": ("view_release", "add_rollout"),
     "stop_rollout": ("change_rollout",),
+    "see_webhooks": ("view_webhook",),
+    "add_webhook": ("add_webhook",),
+    "change_webhook": ("change_webhook",),
+    "remove_webhook": ("delete_webhook",),
+    "send_again": ("change_delivery",),
 }
 
 
@@ -59,7 +64,7 @@ def add_plugin(name: str, by: User) -> Plugin:
     """Put a package into the catalogue. Raises Refused."""
     with transaction.atomic():
         plugin = catalogue.add_plugin(name, by)
-        _log(by, plugin, "Added to the catalogue.", ADDITION)
+        note(by, plugin, "Added to the catalogue.", ADDITION)
     return plugin
 
 
@@ -67,7 +72,7 @@ def read_again(plugin: Plugin, by: User) -> str:
     """Have the index asked again."""
     with transaction.atomic():
         catalogue.refresh(plugin)
-        return _log(by, plugin, "Being read from the package index again.")
+        return note(by, plugin, "Being read from the package index again.")
 
 
 def describe(plugin: Plugin, description: str, by: User) -> None:
@@ -78,14 +83,14 @@ def describe(plugin: Plugin, description: str, by: User) -> None:
             .exclude(description=description)
             .update(description=description)
         ):
-            _log(by, plugin, [{"changed": {"fields": ["Description"]}}])
+            note(by, plugin, [{"changed": {"fields": ["Description"]}}])
 
 
 def approve(plugin: Plugin, release: Release, version: str, terms: Terms, by: User) -> Approval:
     """Say yes to one exact version. Raises Refused."""
     with transaction.atomic():
         approval = catalogue.approve(plugin, release, version, terms, by)
-        _log(by, plugin, f"Approved {version} on {release}.")
+        note(by, plugin, f"Approved {version} on {release}.")
     return approval
 
 
@@ -99,7 +104,7 @@ def withdraw(approval: Approval, by: User, *, rebuild: bool) -> tuple[Rebuilds, 
         else:
             catalogue.withdraw(approval, by)
             rebuilds = Rebuilds([], {})
-        _log(by, approval.plugin, words)
+        note(by, approval.plugin, words)
     return rebuilds, words
 
 
@@ -108,7 +113,7 @@ def grant(plugin: Plugin, workspace: Workspace, by: User) -> str:
     words = f"Granted to {workspace.slug}."
     with transaction.atomic():
         if catalogue.grant(plugin, workspace, by):
-            _log(by, plugin, words)
+            note(by, plugin, words)
     return words
 
 
@@ -116,7 +121,7 @@ def take_back(plugin: Plugin, workspace: Workspace, by: User) -> str:
     """Take a grant back."""
     with transaction.atomic():
         catalogue.revoke(plugin, workspace)
-        return _log(by, plugin, f"Taken back from {workspace.slug}.")
+        return note(by, plugin, f"Taken back from {workspace.slug}.")
 
 
 # --- releases ------------------------------------------------------------------------------------
@@ -127,21 +132,21 @@ def build(release: Release, by: User) -> str:
     words = f"A worker builds the image of {release}. Look here again in a minute."
     with transaction.atomic():
         releases.build_later(release)
-        return _log(by, release, words)
+        return note(by, release, words)
 
 
 def make_default(release: Release, by: User) -> str:
     """Have new workspaces get a release. Raises Refused."""
     with transaction.atomic():
         releases.make_default(release)
-        return _log(by, release, f"New workspaces get {release}.")
+        return note(by, release, f"New workspaces get {release}.")
 
 
 def offer(release: Release, by: User, *, offered: bool) -> str:
     """Offer a release, or stop that. Raises Refused."""
     with transaction.atomic():
         releases.offer(release, offered)
-        return _log(
+        return note(
             by, release, f"{release} is {'offered' if offered else 'not offered any more'}."
         )
 
@@ -150,7 +155,7 @@ def try_out(release: Release, workspace: Workspace, by: User) -> tuple[Change, s
     """Move one workspace to a release, before all others. Raises Refused."""
     with transaction.atomic():
         change = changes.to_release(workspace, by, release)
-        return change, _log(by, release, f"Changes over to {release}: {workspace.slug}.")
+        return change, note(by, release, f"Changes over to {release}: {workspace.slug}.")
 
 
 def roll_out(
@@ -159,7 +164,7 @@ def roll_out(
     """Begin to move all workspaces of one release to another. Raises Refused."""
     with transaction.atomic():
         rollout = rollouts.start(source, target, size, by, leave_out)
-        _log(by, target, f"Began to roll it out: {rollout}.")
+        note(by, target, f"Began to roll it out: {rollout}.")
     return rollout
 
 
@@ -168,7 +173,7 @@ def stop_rollout(rollout: Rollout, by: User) -> str:
     words = f"Stopped by {by}."
     with transaction.atomic():
         rollouts.stop(rollout, words)
-        return _log(by, rollout, words)
+        return note(by, rollout, words)
 
 
 # --- plans ---------------------------------------------------------------------------------------
@@ -178,7 +183,7 @@ def add_plan(by: User, values: Mapping[str, Any]) -> Plan:
     """Make a plan. Raises Refused."""
     with transaction.atomic():
         plan = plans.add(values)
-        _log(by, plan, [{"added": {}}], ADDITION)
+        note(by, plan, [{"added": {}}], ADDITION)
     return plan
 
 
@@ -188,14 +193,14 @@ def change_plan(plan: Plan, by: User, values: Mapping[str, Any], seen: str | Non
         current, changed = plans.change(plan, values, seen)
         if changed:
             labels = [plans.LABELS[name] for name in changed]
-            _log(by, current, [{"changed": {"fields": labels}}])
+            note(by, current, [{"changed": {"fields": labels}}])
     return current
 
 
 # --- the trace -----------------------------------------------------------------------------------
 
 
-def _log(by: User, row: Model, words: Any, kind: int = CHANGE) -> str:
+def note(by: User, row: Model, words: Any, kind: int = CHANGE) -> str:
     """Write a line into a row's history, as the admin does by itself; return the words."""
     LogEntry.objects.log_actions(by.pk, [row], kind, words, single_object=True)
     return str(words)

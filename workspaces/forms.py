@@ -9,7 +9,7 @@ from django.urls import reverse_lazy
 from accounts import api_tokens
 from accounts.api_tokens import Scope
 from accounts.models import User
-from workspaces import services, slugs
+from workspaces import outbox, outside, services, slugs, webhooks
 from workspaces.models import Workspace
 
 _PLAIN = {"autocapitalize": "none", "autocomplete": "off", "spellcheck": "false"}
@@ -119,6 +119,35 @@ class DeleteForm(FocusedForm):
                 f"That is not it. Type “{self.workspace.slug}” exactly, to delete this workspace."
             )
         return typed
+
+
+class WebhookForm(FocusedForm):
+    """Where a webhook goes, and what it hears of."""
+
+    url = forms.CharField(
+        label="Address",
+        max_length=outside.MAX_LENGTH,
+        help_text="An https address on the public internet. Every message is a POST to it.",
+        error_messages={"required": "Where should messages go?"},
+        widget=forms.TextInput(
+            attrs={
+                **_PLAIN,
+                "inputmode": "url",
+                "placeholder": "https://hooks.example.org/cloudapp",
+            }
+        ),
+    )
+    name = forms.CharField(
+        max_length=webhooks.MAX_NAME,
+        required=False,
+        help_text="What it is for. Other owners and the activity show it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Chat room"}),
+    )
+    events = forms.MultipleChoiceField(
+        choices=[(type, type) for type in outbox.TYPES],
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
 
 
 class _WorkspaceField(forms.ModelChoiceField):  # type: ignore[type-arg]

@@ -29,7 +29,15 @@ DEED_WORDS: Mapping[str, str] = {
     "suspended": "suspended the workspace",
     "resumed": "lifted the suspension",
     "changed_plan": "changed the plan",
+    "added_webhook": "added the webhook",
+    "changed_webhook": "changed the webhook",
+    "rotated_webhook": "gave a new secret to the webhook",
+    "removed_webhook": "removed the webhook",
+    "disabled_webhook": "Switched a webhook off",
 }
+
+# Deeds that nobody did: this software by itself.
+_BY_ITSELF = ("disabled_webhook",)
 
 # Requests that people make through services: the Activity beside them already says who and what.
 _SAID_BY_DEEDS = (
@@ -130,8 +138,15 @@ def _repeats(later: Entry, entry: Entry) -> bool:
 
 
 def _entry(row: dict[str, Any], names: Mapping[int, str]) -> Entry:
-    who = names.get(row["who_id"], "Somebody who has left") if row["deed"] else ""
+    who = who_of(row, names) or ""
     return Entry(row["at"], who, words_of(row), row["more"], row["duration_ms"], row["failed"])
+
+
+def who_of(row: Mapping[str, Any], names: Mapping[int, str]) -> str | None:
+    """Return who did what one of the rows says; None for what happened by itself."""
+    if not row["deed"] or row["what"] in _BY_ITSELF:
+        return None
+    return names.get(row["who_id"], "Somebody who has left")
 
 
 def words_of(row: Mapping[str, Any]) -> str:

@@ -242,15 +242,16 @@ def update(
     with changing(workspace) as current:
         if seen is not None and seen != version_of(current):
             raise ChangedMeanwhile
-        if name is not None and name != current.name:
-            activity.note(current, user, "renamed", f"from “{current.name}” to “{name}”")
+        old_name, old_metadata = current.name, current.metadata
+        if name is not None:
             current.name = name
-        if metadata is not None and (kept := _merged(current.metadata, metadata)) != (
-            current.metadata
-        ):
-            activity.note(current, user, "changed_metadata")
-            current.metadata = kept
+        if metadata is not None:
+            current.metadata = _merged(old_metadata, metadata)
         current.save(update_fields=["name", "metadata"])
+        if current.name != old_name:
+            activity.note(current, user, "renamed", f"from “{old_name}” to “{current.name}”")
+        if current.metadata != old_metadata:
+            activity.note(current, user, "changed_metadata")
     workspace.name, workspace.metadata = current.name, current.metadata
 
 
@@ -347,9 +348,9 @@ def undelete(workspace: Workspace, user: User) -> None:
             if current.deleted_at is None:
                 return
             successor = lifecycle.succeed(current.instance.pk)
+            Workspace.objects.filter(pk=current.pk).update(deleted_at=None, instance=successor)
             if current.suspended_reason:  # what operators stopped, only they start again
                 lifecycle.want_stopped(successor.pk, StopReason.OPERATOR)
-            Workspace.objects.filter(pk=current.pk).update(deleted_at=None, instance=successor)
             activity.note(current, user, "restored")
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
-from workspaces import catalogue, change_runs, releases, rollouts, services
+from workspaces import catalogue, change_runs, releases, rollouts, sending, services
 from workspaces.models import Approval, Change, Plugin, Release, SignInCode, WorkspaceSession
 
 
@@ -23,11 +23,12 @@ def keep_spares() -> None:
 
 @shared_task
 def clear_expired() -> None:
-    """Remove what lets nobody in any more: codes and sessions; give purged slugs back."""
+    """Remove codes and sessions that let nobody in any more, and old messages; give slugs back."""
     now = timezone.now()
     SignInCode.objects.filter(expires_at__lt=now).delete()
     WorkspaceSession.objects.filter(expires_at__lt=now).delete()
     services.release_purged()
+    sending.prune()
     services.forget_old_keys()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
@@ -84,6 +85,12 @@ def prune_images() -> None:
 
 
 @shared_task
+def send_webhook(pk: str) -> None:
+    """Send a webhook's message, if it is due."""
+    sending.send(pk)
+
+
+@shared_task
 def take_up() -> None:
     """Find work whose task was lost, and the worker that died at it."""
     # Without its image nobody can make a workspace; one that cannot be built says why on its page.
@@ -93,6 +100,7 @@ def take_up() -> None:
         ("read_plugin", Plugin.objects.filter(state=Plugin.State.READING)),
         ("lock_approval", Approval.objects.filter(state=Approval.State.LOCKING)),
         ("run_change", Change.objects.filter(state=Change.State.OPEN)),
+        ("send_webhook", sending.due()),
     )
     for task, rows in left:
         for pk in rows.values_list("pk", flat=True):

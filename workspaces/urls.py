@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from workspaces import gateway_urls, plugin_views, token_views, views
+from workspaces import gateway_urls, plugin_views, token_views, views, webhook_views
 
 # The cloud pages. `new` can be no slug: it is reserved.
 web: list[URLPattern] = [
@@ -32,6 +32,35 @@ web: list[URLPattern] = [
         "workspaces/<slug:slug>/plugins/forget/",
         plugin_views.remove_secret,
         name="workspace_remove_secret",
+    ),
+    path("workspaces/<slug:slug>/webhooks/", webhook_views.index, name="workspace_webhooks"),
+    path("workspaces/<slug:slug>/webhooks/add/", webhook_views.add, name="webhook_add"),
+    path("workspaces/<slug:slug>/webhooks/<int:pk>/", webhook_views.detail, name="webhook"),
+    path(
+        "workspaces/<slug:slug>/webhooks/<int:pk>/change/",
+        webhook_views.change,
+        name="webhook_change",
+    ),
+    path(
+        "workspaces/<slug:slug>/webhooks/<int:pk>/switch/",
+        webhook_views.switch,
+        name="webhook_switch",
+    ),
+    path("workspaces/<slug:slug>/webhooks/<int:pk>/test/", webhook_views.test, name="webhook_test"),
+    path(
+        "workspaces/<slug:slug>/webhooks/<int:pk>/rotate/",
+        webhook_views.rotate,
+        name="webhook_rotate",
+    ),
+    path(
+        "workspaces/<slug:slug>/webhooks/<int:pk>/redeliver/",
+        webhook_views.redeliver,
+        name="webhook_redeliver",
+    ),
+    path(
+        "workspaces/<slug:slug>/webhooks/<int:pk>/remove/",
+        webhook_views.remove,
+        name="webhook_remove",
     ),
     path("workspaces/<slug:slug>/activity/", views.activity, name="workspace_activity"),
     path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),

@@ -38,6 +38,8 @@ def product(uploads: Shelf) -> Iterator[Product]:
         "CLOUDAPP_OPERATOR_PASSWORD": PASSWORD,
         "IDLE_CHECK_SECONDS": "1",
         "SWEEP_SECONDS": "2",
+        # Where the tests' own receivers of webhooks are.
+        "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
         "API_REQUESTS_PER_MINUTE": "60000",
         # The host's own, and ours.
         "PIP_FIND_LINKS": f"{os.environ.get('PIP_FIND_LINKS', '')} {uploads.directory}".strip(),

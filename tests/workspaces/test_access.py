@@ -1,6 +1,7 @@
 """Every address of a workspace, as each kind of person, from one table."""
 
 import re
+import uuid
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,11 +12,17 @@ from django.test import Client
 from django.urls import resolve
 
 from accounts.models import User
+from deploy import vault
 from deploy.states import Status
 from tests import factories
 from tests.workspaces.html import Page
 from workspaces import access, urls
 from workspaces.models import Role, Workspace
+
+# Far from what the sequence gives the next ones.
+WEBHOOK = 7_000_000_007
+DELIVERY = uuid.UUID("6b3f64c1-6f83-4d2c-9a64-0c0d3a3a5c1e")
+PUBLIC = "https://93.184.216.34/hook"
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,11 @@ class Address:
     allowed: int = 302
     query: dict[str, str] = field(default_factory=dict)
 
+    def of(self, slug: str) -> str:
+        return f"/workspaces/{slug}/{self.path.replace('<int:pk>', str(WEBHOOK))}"
+
     def ask(self, client: Client, slug: str) -> HttpResponseBase:
-        url = f"/workspaces/{slug}/{self.path}"
+        url = self.of(slug)
         if self.post is None:
             return client.get(url, self.query)
         return client.post(url, self.post)
@@ -50,6 +60,15 @@ TABLE = [
     Address("plugins/apply/", "change_plugins", post={}),
     Address("plugins/roll-back/", "change_plugins", post={}),
     Address("plugins/forget/", "change_plugins", post={"name": "KEY"}),
+    Address("webhooks/", "manage_webhooks", allowed=200),
+    Address("webhooks/add/", "manage_webhooks", post={"url": PUBLIC}),
+    Address("webhooks/<int:pk>/", "manage_webhooks", allowed=200),
+    Address("webhooks/<int:pk>/change/", "manage_webhooks", post={"url": PUBLIC}),
+    Address("webhooks/<int:pk>/switch/", "manage_webhooks", post={"to": "off"}),
+    Address("webhooks/<int:pk>/test/", "manage_webhooks", post={}),
+    Address("webhooks/<int:pk>/rotate/", "manage_webhooks", post={}),
+    Address("webhooks/<int:pk>/redeliver/", "manage_webhooks", post={"delivery": str(DELIVERY)}),
+    Address("webhooks/<int:pk>/remove/", "manage_webhooks", post={}),
     Address("delete/", "delete", post={"confirm": "trees"}),
     Address("undelete/", "undelete", Status.DELETING, {}),
 ]
@@ -59,6 +78,14 @@ by_path = pytest.mark.parametrize("address", TABLE, ids=[entry.path or "page" fo
 @pytest.fixture
 def owner(db: None) -> User:
     return factories.make_user()
+
+
+def make_trees(owner: User, status: Status) -> Workspace:
+    """The workspace that the addresses lead to, with a webhook."""
+    workspace = factories.make_workspace(owner, "trees", status=status)
+    webhook = workspace.webhooks.create(pk=WEBHOOK, url=PUBLIC, secret=vault.seal("whsec_c2Vj"))
+    webhook.deliveries.create(pk=DELIVERY, type="ping", body="{}", state="delivered")
+    return workspace
 
 
 def somebody(role: str, workspace: Workspace) -> Client:
@@ -90,7 +117,7 @@ def test_the_table_knows_every_address() -> None:
 )
 @by_path
 def test_who_may(address: Address, role: str, owner: User) -> None:
-    workspace = factories.make_workspace(owner, "trees", status=address.status)
+    workspace = make_trees(owner, address.status)
     before = Workspace.objects.filter(pk=workspace.pk).values().get()
     client = somebody(role, workspace)
     response = address.ask(client, "trees")
@@ -130,18 +157,18 @@ def test_only_what_the_role_may_do_is_shown(role: str, status: Status, owner: Us
 
 @by_path
 def test_what_changes_something_must_be_posted(address: Address, owner: User) -> None:
-    factories.make_workspace(owner, "trees", status=address.status)
+    make_trees(owner, address.status)
     client = Client()
     client.force_login(owner)
     wrong = client.post if address.post is None else client.get
-    assert wrong(f"/workspaces/trees/{address.path}").status_code == 405
+    assert wrong(address.of("trees")).status_code == 405
 
 
 @pytest.mark.parametrize(
     "address", [entry for entry in TABLE if entry.post is not None], ids=lambda entry: entry.path
 )
 def test_forms_of_other_sites_are_refused(address: Address, owner: User) -> None:
-    workspace = factories.make_workspace(owner, "trees", status=address.status)
+    workspace = make_trees(owner, address.status)
     client = Client(enforce_csrf_checks=True)
     client.force_login(owner)
     response = address.ask(client, "trees")
@@ -152,7 +179,7 @@ def test_forms_of_other_sites_are_refused(address: Address, owner: User) -> None
 
 @by_path
 def test_what_is_gone_is_nowhere(address: Address, owner: User) -> None:
-    factories.make_workspace(owner, "trees", status=Status.DELETED)
+    make_trees(owner, Status.DELETED)
     client = Client()
     client.force_login(owner)
     assert address.ask(client, "trees").status_code == 404

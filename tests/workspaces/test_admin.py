@@ -20,13 +20,17 @@ LISTS = [
     "workspaces/workspace/",
     "workspaces/member/",
     "workspaces/activity/",
+    "workspaces/webhook/",
+    "workspaces/delivery/",
     "deploy/instance/",
     "deploy/instanceevent/",
     "deploy/image/",
     "deploy/orphan/",
     "deploy/logtail/",
 ]
-READ_ONLY = [path for path in LISTS if path.startswith("deploy/") or "activity" in path]
+READ_ONLY = [
+    path for path in LISTS if path.startswith("deploy/") or "activity" in path or "delivery" in path
+]
 
 
 @pytest.fixture
@@ -41,6 +45,8 @@ def populate(count: int) -> None:
         owner = factories.make_user(name="Ada")
         workspace = factories.make_workspace(owner, status=Status.STOPPED)
         factories.add_member(workspace, factories.make_user(), Role.VIEWER)
+        hook = workspace.webhooks.create(url="https://93.184.216.34/", secret="sealed")
+        hook.deliveries.create(type="ping", body="{}")
         services.start(workspace, owner)
         image = factories.make_image()
         factories.add_event(workspace.instance, "create", duration_ms=1)

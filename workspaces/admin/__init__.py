@@ -1,5 +1,5 @@
-"""The operators' pages: customers, the plugin catalogue, releases and changes."""
+"""The operators' pages: customers, the plugin catalogue, releases, changes and webhooks."""
 
-from workspaces.admin import catalogue, changes, customers, releases
+from workspaces.admin import catalogue, changes, customers, releases, webhooks
 
-__all__ = ["catalogue", "changes", "customers", "releases"]
+__all__ = ["catalogue", "changes", "customers", "releases", "webhooks"]

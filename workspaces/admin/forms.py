@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from django.contrib.admin.widgets import AdminRadioSelect, AdminTextareaWidget, AdminTextInputWidget
 
-from workspaces import catalogue
+from workspaces import catalogue, outbox, outside, webhooks
 from workspaces.models import Approval, Plugin, Release, Workspace
 
 
@@ -155,3 +155,28 @@ class RolloutForm(forms.Form):
         help_text="So many at a time; the next ones begin when all of these are done.",
     )
     leave_out = SlugsField(required=False, help_text="Slugs of workspaces that stay.")
+
+
+class AddWebhookForm(forms.Form):
+    """Where an operator's webhook goes, and what it hears of."""
+
+    url = forms.CharField(
+        label="Address",
+        max_length=outside.MAX_LENGTH,
+        widget=AdminTextInputWidget(attrs={"autocapitalize": "none", "spellcheck": "false"}),
+        help_text=(
+            "https on the public internet, or on a network that WEBHOOK_ALLOWED_NETWORKS names."
+        ),
+    )
+    name = forms.CharField(
+        max_length=webhooks.MAX_NAME,
+        required=False,
+        widget=AdminTextInputWidget,
+        help_text="What it is for, for other operators.",
+    )
+    events = forms.MultipleChoiceField(
+        choices=[(type, f"{type}: {words}") for type, words in outbox.TYPES.items()],
+        required=False,
+        widget=forms.CheckboxSelectMultiple(attrs={"class": "radiolist"}),
+        help_text="None ticked: all, also those that come with later versions.",
+    )

@@ -8,6 +8,7 @@ interrupted, leaves no key behind and can be asked again.
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -27,7 +28,9 @@ logger = logging.getLogger(__name__)
 MAX_KEY = 255
 RETRY = {"Retry-After": "5"}
 # What they answer is a secret, and shown once.
-NEVER_KEPT = ("/api/v1/tokens",)
+NEVER_KEPT = re.compile(
+    r"/api/v1/(tokens|(workspaces/[^/]+|operator)/webhooks(/[0-9]+/rotate)?)",
+)
 _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
 View = Callable[..., HttpResponseBase]
 
@@ -67,7 +70,8 @@ def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpRes
     def answer() -> HttpResponseBase:
         return _as_problem(request, view(request, *args, **kwargs))
 
-    if request.method == "POST" and key and caller is not None and request.path not in NEVER_KEPT:
+    once = request.method == "POST" and key and not NEVER_KEPT.fullmatch(request.path)
+    if once and caller is not None:
         return _once(caller, _checked(key), request, answer)
     return answer()
 

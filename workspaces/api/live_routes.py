@@ -93,7 +93,7 @@ def shown(rows: list[dict[str, Any]]) -> list[EventOut]:
             at=row["at"],
             kind=row["what"],
             status=Status(row["status"]) if row["status"] else None,
-            who=names.get(row["who_id"], "Somebody who has left") if row["deed"] else None,
+            who=history.who_of(row, names),
             text=history.words_of(row),
             detail=row["more"],
             duration_ms=row["duration_ms"],

@@ -17,6 +17,7 @@ from workspaces.api.release_routes import router as releases
 from workspaces.api.schema import Api
 from workspaces.api.setup_routes import router as setup
 from workspaces.api.waiting import HasLeft
+from workspaces.api.webhook_routes import router as webhooks
 from workspaces.api.workspace_routes import router as workspaces
 from workspaces.services import Refused
 
@@ -31,7 +32,7 @@ api = Api(
         "Send `Authorization: Bearer <token>`; make tokens at /account/tokens/."
     ),
 )
-for router in (workspaces, live, setup, people, operators, releases, catalogue):
+for router in (workspaces, live, setup, people, webhooks, operators, releases, catalogue):
     api.add_router("", router)
 
 

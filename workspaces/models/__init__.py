@@ -12,11 +12,13 @@ from workspaces.models.customers import (
     Workspace,
     WorkspaceSession,
 )
+from workspaces.models.webhooks import Delivery, Webhook
 
 __all__ = [
     "Activity",
     "Approval",
     "Change",
+    "Delivery",
     "Grant",
     "IdempotencyKey",
     "Member",
@@ -27,6 +29,7 @@ __all__ = [
     "Rollout",
     "SignInCode",
     "Step",
+    "Webhook",
     "Workspace",
     "WorkspaceSession",
 ]

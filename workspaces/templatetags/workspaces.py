@@ -1,5 +1,7 @@
 """Small words for templates."""
 
+import json
+
 from django import template
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
@@ -24,3 +26,9 @@ def duration(ms: int | None) -> str:
     if ms < 60_000:
         return f"{ms / 1000:.1f} s"
     return f"{ms // 60_000} min"
+
+
+@register.filter
+def indented(body: str) -> str:
+    """Return JSON as people read it."""
+    return json.dumps(json.loads(body), indent=2, ensure_ascii=False)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.signals import request_finished
@@ -25,7 +26,7 @@ from tests.workspaces.api.conftest import EVERYTHING, Api, code_of
 from tests.workspaces.test_plugins_page import approve
 from workspaces import access, catalogue
 from workspaces.api.urls import api as the_api
-from workspaces.models import Change, Grant, Release, Role, Rollout, Workspace
+from workspaces.models import Change, Grant, Release, Role, Rollout, Webhook, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
@@ -35,7 +36,8 @@ READ, PLUGINS = (Scope.READ,), (Scope.READ, Scope.PLUGINS)
 LIFECYCLE, SECRETS, MEMBERS = (Scope.LIFECYCLE,), (Scope.SECRETS,), (Scope.MEMBERS,)
 OPERATOR = (Scope.OPERATOR,)
 STREAM = {"Accept": "text/event-stream"}
-W, P = "/workspaces/{slug}", "/operator/plugins/{name}"
+W, P, HOOK = "/workspaces/{slug}", "/operator/plugins/{name}", "/{webhook_id}"
+OPERATORS_WEBHOOK, OPERATORS_DELIVERY = pages.WEBHOOK + 1, uuid4()
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,16 @@ class Endpoint:
     def name(self) -> str:
         """What it is called in the tests."""
         return f"{self.method} {self.path}{' stream' if self.headers else ''}"
+
+
+def _webhooks(method: str, path: str, allowed: int, body: Any = None) -> list[Endpoint]:
+    """Return an endpoint that is there twice: of one workspace, and of all."""
+    here, everywhere = f"{W}/webhooks{path}", f"/operator/webhooks{path}"
+    theirs = {"webhook_id": OPERATORS_WEBHOOK, "delivery_id": OPERATORS_DELIVERY}
+    return [
+        Endpoint(method, here, LIFECYCLE, "manage_webhooks", allowed, body),
+        Endpoint(method, everywhere, OPERATOR, OPERATORS, allowed, body, values=theirs),
+    ]
 
 
 def _for_operators(method: str, path: str, allowed: int, body: Any = None, **more: Any) -> Endpoint:
@@ -130,6 +142,16 @@ TABLE = [
     Endpoint("GET", "/tokens", (), ANYBODY, 200),
     Endpoint("POST", "/tokens", (), ANYBODY, 201, {"name": "less", "scopes": ["read"]}),
     Endpoint("DELETE", "/tokens/{token_id}", (), ANYBODY, 204),
+    # --- webhooks
+    *_webhooks("GET", "", 200),
+    *_webhooks("POST", "", 201, {"url": pages.PUBLIC}),
+    *_webhooks("GET", HOOK, 200),
+    *_webhooks("PATCH", HOOK, 200, {"name": "Other"}),
+    *_webhooks("DELETE", HOOK, 204),
+    *_webhooks("POST", f"{HOOK}/rotate", 200),
+    *_webhooks("POST", f"{HOOK}/ping", 202),
+    *_webhooks("GET", f"{HOOK}/deliveries", 200),
+    *_webhooks("POST", f"{HOOK}/deliveries/{{delivery_id}}/redeliver", 202),
     # --- operators: workspaces, plans
     _for_operators("POST", f"{W}/suspend", 202, {"reason": "Unpaid."}),
     _for_operators("POST", f"{W}/resume", 202, status=Status.SUSPENDED),
@@ -195,7 +217,10 @@ class Caller:
 def make_world(status: Status) -> World:
     """A workspace in this status, with a plugin, a change, a secret and a member to take out."""
     owner, friend = factories.make_user(), factories.make_user()
-    workspace = factories.make_workspace(owner, "trees", status=status)
+    workspace = pages.make_trees(owner, status)
+    hook = Webhook(pk=OPERATORS_WEBHOOK, url=pages.PUBLIC, secret=vault.seal("whsec_c2Vj"))
+    hook.save(force_insert=True)
+    hook.deliveries.create(pk=OPERATORS_DELIVERY, type="ping", body="{}", state="delivered")
     factories.add_member(workspace, friend, Role.VIEWER)
     Instance.objects.filter(pk=workspace.instance_id).update(
         secrets={"SOME_KEY": vault.seal("kept")}
@@ -228,6 +253,8 @@ def make_world(status: Status) -> World:
         "approval_id": approval.pk,
         "rollout_id": rollout.pk,
         "version": "1.0a41",
+        "webhook_id": pages.WEBHOOK,
+        "delivery_id": pages.DELIVERY,
     }
     return World(workspace, owner, values)
 

@@ -522,3 +522,19 @@ def test_members_see_what_operators_did(ops: Api, owner: User) -> None:
     told = api_of(viewer).get("/workspaces/trees/events").json()["items"]
     deed = next(event for event in told if event["kind"] == "suspended")
     assert (deed["who"], deed["detail"]) == ("Olga", "Abuse.")
+
+
+def test_operators_webhooks_leave_lines_in_the_history(ops: Api, olga: User) -> None:
+    """They hear of all customers: who makes one must be known, and allowed to."""
+    body = {"url": "https://93.184.216.34/"}
+    assert code_of(staff("view_workspace").post("/operator/webhooks", body)) == "permission_missing"
+    number = ops.post("/operator/webhooks", body).json()["id"]
+    here = f"/operator/webhooks/{number}"
+    ops.ask("PATCH", here, {"name": "All"})
+    ops.post(f"{here}/rotate")
+    assert code_of(staff("view_webhook").ask("DELETE", here)) == "permission_missing"
+    ops.ask("DELETE", here)
+    told = LogEntry.objects.filter(object_id=str(number)).order_by("pk")
+    lines = [(entry.user, entry.get_change_message()) for entry in told]
+    words = ["Added.", "Changed.", "It has a new secret.", "Removed."]
+    assert lines == [(olga, line) for line in words]

@@ -3,9 +3,10 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
 from deploy import vault
-from workspaces import changes
+from workspaces import changes, webhooks
 
 
 class Command(BaseCommand):
@@ -15,7 +16,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            done = changes.reseal_secrets()
+            with transaction.atomic():
+                done, hooks = changes.reseal_secrets(), webhooks.reseal_secrets()
         except vault.Unreadable as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"The secrets of {done} instances are encrypted with the first key")
+        self.stdout.write(
+            f"The secrets of {done} instances and {hooks} webhooks are encrypted with the first key"
+        )

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("workspaces", "0012_idempotency_keys"),
+        ("workspaces", "0013_webhooks"),
     ]
 
     operations = [

@@ -1,0 +1,179 @@
+"""What webhooks are told, written down in the very transaction in which it happens.
+
+So a message exists if and only if what it tells of does. It is sent once the transaction is in, by
+workspaces.sending; losing that call loses nothing, because the beat looks for what is due.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from celery import current_app
+from django.db import transaction
+from django.db.models import Q, Subquery
+from django.utils import timezone
+
+from accounts.models import User
+from deploy.models import InstanceEvent
+from deploy.states import Status
+from workspaces import history
+from workspaces.models import Activity, Delivery, Webhook, Workspace
+
+PING = "ping"
+
+# The one list of what a webhook can hear of: docs, forms and API show it.
+TYPES: Mapping[str, str] = {
+    "workspace.created": "Somebody made a workspace; only operators' webhooks hear of it.",
+    "workspace.updated": "It got another name, other metadata or another plan.",
+    "workspace.restored": "Its deletion was undone.",
+    "workspace.provisioning": "It is coming up.",
+    "workspace.running": "It is up and answers.",
+    "workspace.sleeping": "Nobody used it for a while; the next request wakes it.",
+    "workspace.stopped": "An owner stopped it.",
+    "workspace.suspended": "The operators suspended it.",
+    "workspace.failed": "Something keeps it from running.",
+    "workspace.deleting": "It was deleted; its data is kept for a while, and that can be undone.",
+    "workspace.deleted": "Its data was removed for good.",
+    "plugins.changed": "It runs another set of plugins, or another release.",
+    "members.changed": "Somebody came, left, or got another role.",
+    "secrets.changed": "A secret was set or removed. Its value is never told.",
+}
+
+# What people's deeds are called out there. Those that are not here bring about a status, which is
+# told of then, or concern webhooks themselves.
+_TYPES_OF_DEEDS: Mapping[str, str] = {
+    "created": "workspace.created",
+    "renamed": "workspace.updated",
+    "changed_metadata": "workspace.updated",
+    "changed_plan": "workspace.updated",
+    "restored": "workspace.restored",
+    "changed_plugins": "plugins.changed",
+    "added_member": "members.changed",
+    "changed_role": "members.changed",
+    "removed_member": "members.changed",
+    "left": "members.changed",
+    "set_secret": "secrets.changed",
+    "removed_secret": "secrets.changed",
+}
+
+if missing := {f"workspace.{status}" for status in Status} - set(TYPES):
+    raise AssertionError(f"no webhook can hear of {missing}")
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def note_deed(deed: Activity) -> None:
+    """Write what people's webhooks are told of a deed. In its transaction."""
+    type = _TYPES_OF_DEEDS.get(deed.verb)
+    if type is None:
+        return
+    if hooks := _listeners(type, Q(workspace=deed.workspace_id)):
+        workspace = Workspace.objects.select_related("instance").get(pk=deed.workspace_id)
+        told = _event(
+            deed.at,
+            deed.verb,
+            history.words_of({"deed": True, "what": deed.verb}),
+            id=deed.pk,
+            who=deed.user.display_name if deed.user else None,
+            detail=deed.detail,
+        )
+        _write(hooks, type, workspace, told)
+
+
+def hear(event: InstanceEvent, **_: Any) -> None:
+    """Write what webhooks are told of an event that brought about a status. In its transaction."""
+    if not event.status:
+        return
+    type = f"workspace.{event.status}"
+    mine = Workspace.objects.filter(instance=event.instance_id)
+    # A subquery: with a join, Postgres would look at every webhook that there is.
+    hooks = _listeners(type, Q(workspace=Subquery(mine.values("pk"))))
+    workspace = mine.select_related("instance").first() if hooks else None
+    if workspace is None:  # nobody listens, or it is a spare, which is nobody's yet
+        return
+    told = _event(
+        event.at,
+        event.kind,
+        history.words_of({"deed": False, "what": event.kind, "failed": event.failed}),
+        id=event.pk,
+        status=event.status,
+        detail=event.message,
+        duration_ms=event.duration_ms,
+        failed=event.failed,
+    )
+    _write(hooks, type, workspace, told)
+
+
+def write_ping(webhook: Webhook, by: User) -> Delivery:
+    """Write a message that tells of nothing: somebody wants to see one arrive."""
+    told = _event(timezone.now(), PING, "asked for a test message", who=by.display_name)
+    (delivery,) = _write([webhook], PING, webhook.workspace, told)
+    return delivery
+
+
+def _event(at: datetime, kind: str, text: str, **more: Any) -> dict[str, Any]:
+    """Return an event as the API shows it too."""
+    return {
+        "id": None,
+        "at": _iso(at),
+        "kind": kind,
+        "status": None,
+        "who": None,
+        "text": text,
+        "detail": "",
+        "duration_ms": None,
+        "failed": False,
+        **more,
+    }
+
+
+def _listeners(type: str, here: Q) -> list[Webhook]:
+    """Return who wants to hear of it: one query, which is all that it costs when nobody does."""
+    found = Webhook.objects.filter(here | Q(workspace=None), active=True)
+    return [webhook for webhook in found if not webhook.events or type in webhook.events]
+
+
+def _write(
+    hooks: list[Webhook], type: str, workspace: Workspace | None, event: Mapping[str, Any]
+) -> list[Delivery]:
+    data = {"workspace": _told_of(workspace) if workspace else None, "event": event}
+    body = json.dumps(
+        {"type": type, "timestamp": event["at"], "data": data},
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    written = [Delivery(webhook=webhook, type=type, body=body) for webhook in hooks]
+    Delivery.objects.bulk_create(written)
+    for delivery in written:
+        wake(delivery)
+    return written
+
+
+def _told_of(workspace: Workspace) -> dict[str, str]:
+    return {
+        "slug": workspace.slug,
+        "name": workspace.name,
+        "status": workspace.status.value,
+        "url": workspace.url,
+    }
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- waking a worker -----------------------------------------------------------------------------
+
+
+def wake(delivery: Delivery, seconds: float = 0) -> None:
+    """Have a worker send it once the transaction is in, `seconds` later."""
+    transaction.on_commit(partial(_call, str(delivery.pk), seconds))
+
+
+def _call(pk: str, seconds: float) -> None:
+    with suppress(Exception):  # whatever the broker's client raises: the beat looks for more
+        current_app.send_task("workspaces.tasks.send_webhook", [pk], countdown=seconds or None)

@@ -1,0 +1,210 @@
+"""Send what the outbox holds: signed, one worker at a time for each message, again if it fails.
+
+A worker claims a message by moving `claimed_until`; if it dies, the claim runs out and the beat
+sends another one. So a message arrives at least once, with the same id each time, and in no
+particular order. What one receiver does not take keeps no other one waiting: of a webhook that is
+failing one message is tried at a time.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.utils import timezone
+from standardwebhooks import Webhook as Signer
+
+from deploy import vault
+from workspaces import activity, outbox, outside
+from workspaces.models import Delivery, Webhook, Workspace
+
+AGENT = "cloudapp-webhooks/1"
+# Seconds from one attempt to the next, as Standard Webhooks recommends.
+DELAYS = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
+_NO_ANSWER: dict[str, Any] = {"status_code": None, "answer": "", "duration_ms": None}
+# So much more or less by chance, lest all that failed together comes back together.
+JITTER = 0.2
+# Longer than an attempt can take.
+CLAIM = timedelta(seconds=60)
+GIVE_UP_AFTER = timedelta(days=5)
+KEPT = timedelta(days=30)
+# What a broker keeps in mind for us; what is due later, the beat finds.
+SOON_SECONDS = 60
+TAKEN_UP_AT_ONCE = 500
+GONE = 410
+
+State = Delivery.State
+logger = logging.getLogger(__name__)
+
+
+def send(pk: UUID | str) -> None:
+    """Make the next attempt at a message, if it is due and nobody else is at it."""
+    delivery = _claim(pk)
+    if delivery is None:
+        return
+    if not delivery.webhook.active:
+        _give_up(delivery, "The webhook was switched off.")
+        return
+    began = time.monotonic()
+    try:
+        answer = outside.post(delivery.webhook.url, delivery.body.encode(), _headers(delivery))
+    except outside.NotAllowed as refusal:
+        _give_up(delivery, str(refusal))
+    except (outside.Unreachable, vault.Unreadable) as failure:
+        _try_again(delivery, str(failure), duration_ms=_since(began))
+    except Exception:  # what we did not think of must not be tried for ever
+        logger.exception("the message %s could not be sent", delivery.pk)
+        _try_again(delivery, "Something went wrong on our side.")
+    else:
+        _take(delivery, answer, _since(began))
+
+
+# --- who sends it --------------------------------------------------------------------------------
+
+
+def _ready(now: datetime) -> QuerySet[Delivery]:
+    """Return what is to be sent now, and what a worker died at."""
+    free = Q(claimed_until=None) | Q(claimed_until__lte=now)
+    return Delivery.objects.filter(free, state=State.PENDING, next_attempt_at__lte=now)
+
+
+def due() -> QuerySet[Delivery]:
+    """Return what the beat has sent: all that is due, but one of each webhook that is failing."""
+    ready = _ready(timezone.now())
+    failing = ready.exclude(webhook__failing_since=None)
+    first = failing.order_by("webhook_id", "next_attempt_at").distinct("webhook_id")
+    turn = Q(webhook__failing_since=None) | Q(pk__in=first.values("pk"))
+    return ready.filter(turn).order_by("next_attempt_at")[:TAKEN_UP_AT_ONCE]
+
+
+def _claim(pk: UUID | str) -> Delivery | None:
+    """Make a message ours for a while; None when it is not due or somebody else's."""
+    now = timezone.now()
+    beside = Delivery.objects.filter(webhook=OuterRef("webhook"), claimed_until__gt=now)
+    waits = Q(Exists(beside.exclude(webhook__failing_since=None)))
+    mine = _ready(now).filter(~waits, pk=pk)
+    if not mine.update(claimed_until=now + CLAIM, attempts=F("attempts") + 1):
+        return None
+    found = Delivery.objects.filter(pk=pk, claimed_until=now + CLAIM)
+    return found.select_related("webhook__workspace").first()
+
+
+def _record(delivery: Delivery, **changes: Any) -> bool:
+    """Write what came of an attempt, unless our claim ran out and the message is another's."""
+    mine = Delivery.objects.filter(pk=delivery.pk, claimed_until=delivery.claimed_until)
+    return bool(mine.update(claimed_until=None, attempted_at=timezone.now(), **changes))
+
+
+# --- what is sent --------------------------------------------------------------------------------
+
+
+def _headers(delivery: Delivery) -> dict[str, str]:
+    now = timezone.now()
+    id = str(delivery.pk)
+    signatures = [
+        Signer(secret).sign(id, now, delivery.body) for secret in _secrets(delivery.webhook, now)
+    ]
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": AGENT,
+        "webhook-id": id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def _secrets(webhook: Webhook, now: datetime) -> Iterator[str]:
+    """Yield what signs: the secret, and for a while the one before it. Raises vault.Unreadable."""
+    yield from vault.open_all({"of this webhook": webhook.secret}).values()
+    if webhook.old_secret and webhook.old_secret_until and webhook.old_secret_until > now:
+        yield from vault.open_all({"of this webhook before": webhook.old_secret}).values()
+
+
+# --- what came of it -----------------------------------------------------------------------------
+
+
+def _take(delivery: Delivery, answer: outside.Answer, duration_ms: int) -> None:
+    """Write what the receiver said."""
+    told = {"status_code": answer.status, "answer": answer.text, "duration_ms": duration_ms}
+    if 200 <= answer.status < 300:
+        _delivered(delivery, **told)
+    elif answer.status == GONE:
+        words = "It answered 410: it wants no more messages."
+        _give_up(delivery, words, **told)
+        _switch_off(delivery.webhook, words)
+    elif 300 <= answer.status < 400:
+        _try_again(delivery, f"It answered {answer.status}. We follow no redirects.", **told)
+    else:
+        _try_again(delivery, f"It answered {answer.status}.", **told)
+
+
+def _delivered(delivery: Delivery, **told: Any) -> None:
+    done = {"state": State.DELIVERED, "delivered_at": timezone.now(), "error": ""}
+    if _record(delivery, **done, **told):
+        failing = Webhook.objects.filter(pk=delivery.webhook_id).exclude(failing_since=None)
+        failing.update(failing_since=None)
+
+
+def _try_again(delivery: Delivery, error: str, **told: Any) -> None:
+    """Write that it failed, and when the next attempt is; after the last one, that it was that."""
+    if delivery.attempts > len(DELAYS) or delivery.type == outbox.PING:
+        _give_up(delivery, error, **told)
+        return
+    seconds = DELAYS[delivery.attempts - 1] * random.uniform(1 - JITTER, 1 + JITTER)
+    changes = _NO_ANSWER | told | {"next_attempt_at": timezone.now() + timedelta(seconds=seconds)}
+    if _record(delivery, error=error[:300], **changes):
+        _note_failure(delivery)
+        if seconds < SOON_SECONDS:
+            outbox.wake(delivery, seconds)
+
+
+def _give_up(delivery: Delivery, error: str, **told: Any) -> None:
+    """Write that it failed and is not tried again by itself."""
+    changes = _NO_ANSWER | told | {"state": State.FAILED, "error": error[:300]}
+    if _record(delivery, **changes):
+        _note_failure(delivery)
+
+
+def _note_failure(delivery: Delivery) -> None:
+    """Note since when a webhook fails; switch it off when that is too long. A ping tells nothing.
+
+    A worker that dies before this does no harm: the next failure is noted instead.
+    """
+    webhook = delivery.webhook
+    if not webhook.active or delivery.type == outbox.PING:
+        return
+    now, mine = timezone.now(), Webhook.objects.filter(pk=webhook.pk)
+    mine.filter(failing_since=None).update(failing_since=now)
+    if mine.filter(failing_since__lt=now - GIVE_UP_AFTER).exists():
+        _switch_off(webhook, f"Nothing got through for {GIVE_UP_AFTER.days} days.")
+
+
+@transaction.atomic
+def _switch_off(webhook: Webhook, reason: str) -> None:
+    """Send it nothing more, and say so in the workspace's history."""
+    workspace = None
+    if webhook.workspace_id:  # held first, as whoever changes a webhook does
+        rows = Workspace.objects.select_for_update(of=("self", "instance"))
+        workspace = rows.select_related("instance").get(pk=webhook.workspace_id)
+    on = Webhook.objects.filter(pk=webhook.pk, active=True)
+    if on.update(active=False, disabled_reason=reason) and workspace:
+        activity.note(workspace, None, "disabled_webhook", f"{webhook}. {reason}")
+
+
+def _since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
+
+
+# --- what is kept --------------------------------------------------------------------------------
+
+
+def prune() -> None:
+    """Remove what nobody reads any more: old messages, and webhooks of what is gone for long."""
+    old = timezone.now() - KEPT
+    Delivery.objects.filter(created_at__lt=old).exclude(state=State.PENDING).delete()
+    Webhook.objects.filter(workspace__purged_at__lt=old).delete()
