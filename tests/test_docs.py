@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from accounts import api_tokens
+from workspaces.api.reference import with_parts
+from workspaces.api.urls import api
 
 PROJECT = Path(__file__).parent.parent
 CONFIGURATION = PROJECT / "docs" / "configuration.md"
@@ -57,3 +59,10 @@ def test_leak_scanners_are_told_the_truth() -> None:
         other = token[:-1] + ("0" if token[-1] != "0" else "1")
         assert not is_token(other)
         assert not api_tokens.is_wellformed(other)
+
+
+def test_the_generated_parts_of_the_api_page_are_what_the_api_is() -> None:
+    text = (PROJECT / "docs" / "api.md").read_text()
+    assert text.count("<!-- generated: ") == 3
+    words = "stale: run `manage.py api_reference docs/api.md`"
+    assert with_parts(text, api.get_openapi_schema()) == text, words

@@ -65,13 +65,13 @@ def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpRes
     caller = identify(request)
     if caller is not None and not caller.budget.allowed:
         raise Problem("too_many_requests", headers={"Retry-After": str(caller.budget.retry_after)})
-    key = request.headers.get("Idempotency-Key", "")
+    key = request.headers.get("Idempotency-Key")
 
     def answer() -> HttpResponseBase:
         return _as_problem(request, view(request, *args, **kwargs))
 
-    once = request.method == "POST" and key and not NEVER_KEPT.fullmatch(request.path)
-    if once and caller is not None:
+    taken = request.method == "POST" and not NEVER_KEPT.fullmatch(request.path)
+    if taken and key is not None and caller is not None:
         return _once(caller, _checked(key), request, answer)
     return answer()
 
@@ -98,10 +98,8 @@ def _say_rate(request: HttpRequest, response: HttpResponseBase) -> None:
 
 
 def _checked(key: str) -> str:
-    if len(key) > MAX_KEY or not key.isascii() or not key.isprintable():
-        raise invalid(
-            "header.Idempotency-Key", f"Use at most {MAX_KEY} printable ASCII characters."
-        )
+    if not key or len(key) > MAX_KEY or not key.isascii() or not key.isprintable():
+        raise invalid("header.Idempotency-Key", f"Use 1 to {MAX_KEY} printable ASCII characters.")
     return key
 
 

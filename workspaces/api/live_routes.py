@@ -22,6 +22,7 @@ from workspaces.api.problems import Problem, invalid
 from workspaces.api.schema import SLUG, STREAM, may_refuse
 from workspaces.api.shapes import EventOut, LogOut, Page, WorkspaceOut
 from workspaces.api.waiting import HasLeft, Holds, a_place, is_so, look_for, why_never
+from workspaces.api.workspace_routes import Cursor, Limit
 from workspaces.models import Workspace
 
 router = Router(tags=["live"])
@@ -109,21 +110,25 @@ def shown(rows: list[dict[str, Any]]) -> list[EventOut]:
     auth=Needs(Scope.READ),
     operation_id="list_events",
     summary="History, and what happens live",
-    openapi_extra=may_refuse("not_found", "too_many_waiting", stream=STREAM),
+    openapi_extra=may_refuse(
+        "not_found",
+        "too_many_waiting",
+        stream={"$ref": "#/components/schemas/EventOut"},
+        resumes=True,
+    ),
 )
 def list_events(
     request: HttpRequest,
     slug: SLUG,
-    cursor: Annotated[
-        str | None, Query(description="`next` of an earlier answer.", max_length=500)
-    ] = None,
-    limit: Annotated[int, Query(description="How many at most.", ge=1, le=pages.MAX_LIMIT)] = 50,
+    cursor: Cursor = None,
+    limit: Limit = pages.LIMIT,
     after: Annotated[
         int | None,
         Query(
             description="Only what came after the event with this id; as `Last-Event-ID` does.",
             ge=0,
             lt=2**63,
+            examples=[1203],
         ),
     ] = None,
 ) -> Any:
@@ -158,7 +163,7 @@ def _last_seen(request: HttpRequest, after: int | None) -> int | None:
 
 def wants_stream(request: HttpRequest) -> bool:
     """Whether the caller asked for a stream of events."""
-    return "text/event-stream" in request.headers.get("Accept", "")
+    return STREAM in request.headers.get("Accept", "")
 
 
 def _stream_events(
@@ -219,7 +224,7 @@ def _stream(caller: Caller, wait: Callable[[], list[str]]) -> HttpResponseBase:
         finally:
             holds.give_back()
 
-    response = _Closing(messages(), holds, content_type="text/event-stream")
+    response = _Closing(messages(), holds, content_type=STREAM)
     response["X-Accel-Buffering"] = "no"
     response["Cache-Control"] = "no-store"
     return response
@@ -246,7 +251,9 @@ class _Closing(StreamingHttpResponse):
     auth=Needs(Scope.READ),
     operation_id="get_logs",
     summary="Logs: the last lines, or live",
-    openapi_extra=may_refuse("not_found", "role_too_low", "too_many_waiting", stream=STREAM),
+    openapi_extra=may_refuse(
+        "not_found", "role_too_low", "too_many_waiting", stream={"type": "string"}
+    ),
 )
 def get_logs(
     request: HttpRequest,

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Self
 
+from django.db.models import TextChoices
 from ninja import Schema
 from pydantic import Field, StringConstraints
 
@@ -14,6 +15,12 @@ from workspaces.models import Approval, Change, Grant, Plan, Plugin, Release, Ro
 Note = Annotated[str, StringConstraints(max_length=600, pattern=r"^[^\x00]*$")]
 Short = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+def _one_of(choices: type[TextChoices], words: str, example: str) -> Any:
+    """Return a field with one of these. As a type of its own, each would be called State."""
+    values: Any = {"enum": list(choices.values)}
+    return Field(description=words, examples=[example], json_schema_extra=values)
 
 
 # --- workspaces and the fleet --------------------------------------------------------------------
@@ -241,7 +248,7 @@ class RolloutOut(Schema):
     source: str = Field(description="The version that they have.", examples=["0.65.5"])
     target: str = Field(description="The version that they get.", examples=["1.0a41"])
     batch_size: int = Field(description="So many at a time.", examples=[5])
-    state: Rollout.State = Field(description="How it is.", examples=["running"])
+    state: str = _one_of(Rollout.State, "How it is.", "running")
     error: str | None = Field(
         description="What stopped it: which workspace, and what went wrong there.",
         examples=["trees: The new set did not come up."],
@@ -265,7 +272,7 @@ class RolloutOut(Schema):
             source=rollout.from_release.version,
             target=rollout.to_release.version,
             batch_size=rollout.batch_size,
-            state=Rollout.State(rollout.state),
+            state=rollout.state,
             error=rollout.error or None,
             skipped=rollout.skipped,
             moved=getattr(rollout, "moved", 0),
@@ -297,9 +304,7 @@ class EntryOut(Schema):
     """A plugin of the catalogue: what the index says of it, and what counts."""
 
     name: str = Field(description="The package's name.", examples=["datasette-vega"])
-    state: Plugin.State = Field(
-        description="`reading` while a worker reads the index.", examples=["known"]
-    )
+    state: str = _one_of(Plugin.State, "`reading` while a worker reads the index.", "known")
     error: str | None = Field(description="Why it was refused, in words.", examples=[None])
     newest: str = Field(description="The newest version on the index.", examples=["0.6.2"])
     approved: str | None = Field(
@@ -330,7 +335,7 @@ class EntryOut(Schema):
         told = ("name", "newest", "summary", "description", "licence", "home_page", "own")
         asks = ("requires_python", "requires_datasette", "requires", "added_at", "read_at")
         return cls(
-            state=Plugin.State(plugin.state),
+            state=plugin.state,
             error=plugin.error or None,
             approved=getattr(plugin, "approved", None),
             workspaces=getattr(plugin, "used", 0),
@@ -385,12 +390,11 @@ class ApprovalOut(Schema):
     plugin: str = Field(description="The plugin's name.", examples=["datasette-vega"])
     version: str = Field(description="The one version it is for.", examples=["0.6.2"])
     release: str = Field(description="The Datasette version it is for.", examples=["0.65.5"])
-    state: Approval.State = Field(
-        description="`locking` while a worker locks its files; only `active` counts.",
-        examples=["active"],
+    state: str = _one_of(
+        Approval.State, "`locking` while a worker locks its files; only `active` counts.", "active"
     )
     error: str | None = Field(description="Why it could not be locked.", examples=[None])
-    reach: Approval.Reach = Field(description="Who may use it.", examples=["everyone"])
+    reach: str = _one_of(Approval.Reach, "Who may use it.", "everyone")
     required: bool = Field(description="Whether it is in every image.", examples=[False])
     needs_internet: bool = Field(
         description="Whether a workspace with it reaches the internet.", examples=[False]
@@ -420,9 +424,9 @@ class ApprovalOut(Schema):
             "id": approval.pk,
             "plugin": approval.plugin.name,
             "release": approval.release.version,
-            "state": Approval.State(approval.state),
+            "state": approval.state,
             "error": approval.error or None,
-            "reach": Approval.Reach(approval.reach),
+            "reach": approval.reach,
             "by": approval.by.display_name if approval.by else None,
             "ended_by": approval.ended_by.display_name if approval.ended_by else None,
             "workspaces": getattr(approval, "used", 0),

@@ -23,8 +23,12 @@ from workspaces.models import Member, Workspace
 router = Router(tags=["people"])
 
 _named = Prefetch("user", User.objects.with_names())
-UserId = Annotated[int, Path(description="The user's number, as in the list.", ge=1, lt=2**63)]
-TokenId = Annotated[int, Path(description="The token's number, as in the list.", ge=1, lt=2**63)]
+UserId = Annotated[
+    int, Path(description="The user's number, as in the list.", ge=1, lt=2**63, examples=[17])
+]
+TokenId = Annotated[
+    int, Path(description="The token's number, as in the list.", ge=1, lt=2**63, examples=[3])
+]
 
 
 # --- members -------------------------------------------------------------------------------------

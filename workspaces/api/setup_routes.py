@@ -16,6 +16,7 @@ from workspaces.api.callers import Needs, caller_of
 from workspaces.api.problems import Problem
 from workspaces.api.schema import HEADERS_OF_ONE, SLUG, may_refuse
 from workspaces.api.shapes import (
+    VARIABLE,
     ChangeOut,
     ImageOut,
     NeedOut,
@@ -36,12 +37,12 @@ from workspaces.models import Approval, Change, Release, Workspace
 router = Router(tags=["setup"])
 
 _wanted = Prefetch("wanted", Approval.objects.select_related("plugin"))
-ChangeId = Annotated[int, Path(description="The change's number.", ge=1, lt=2**63)]
+ChangeId = Annotated[int, Path(description="The change's number.", ge=1, lt=2**63, examples=[12])]
 SecretName = Annotated[
     str,
     Path(
         description="Capital letters, digits and _: the name of an environment variable.",
-        pattern=r"^[A-Z][A-Z0-9_]{0,63}$",
+        pattern=VARIABLE,
         examples=["OPENCAGE_KEY"],
     ),
 ]

@@ -6,7 +6,14 @@ from typing import Annotated, Any, Generic, Self, TypeVar
 
 from django.conf import settings
 from ninja import Schema
-from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken
@@ -16,14 +23,43 @@ from workspaces.models import Change, Member, Release, Role
 
 T = TypeVar("T")
 
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+# Postgres keeps no NULs, and a name is more than white space.
+NO_NUL = r"^[^\x00]*$"
+NOT_BLANK = r"^[^\x00]*[^\s\x00-\x1f\x85][^\x00]*$"
+# What workspaces.slugs allows, but for reserved names.
+SLUG_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
 Name = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]*$"),
-    Field(description="What people call it; at most 80 characters.", examples=["Trees of Kyiv"]),
+    StringConstraints(min_length=1, max_length=80, pattern=NOT_BLANK),
+    Field(description="What people call it.", examples=["Trees of Kyiv"]),
 ]
+VARIABLE = r"^[A-Z][A-Z0-9_]{0,63}$"
+Variable = Annotated[str, StringConstraints(pattern=VARIABLE)]
+SecretValue = Annotated[str, StringConstraints(max_length=16_000, pattern=NO_NUL)]
 MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
-MetadataValue = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL)]
+Pairs = dict[MetadataName, MetadataValue]
+# The services say it in better words than pydantic; the document says it all the same.
+_SLUG_LIMITS: dict[str, Any] = {"minLength": 3, "maxLength": 40, "pattern": SLUG_PATTERN}
+_METADATA_LIMITS: dict[str, Any] = {"additionalProperties": False, "maxProperties": 20}
+
+
+def _a_text(value: object) -> object:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("Use a text such as 2026-11-27T17:00:00Z.")
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Postgres takes fewer zones than Python, and Python has no year 10000."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("There is no such time.") from error
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_a_text), AfterValidator(_in_utc)]
 
 
 class Visibility(StrEnum):
@@ -41,30 +77,42 @@ class In(Schema):
 class Page(Schema, Generic[T]):
     """A part of a list."""
 
-    items: list[T]
+    items: list[T] = Field(description="What is in this part of the list.")
     next: str | None = Field(
         None,
         description="Send it as `cursor` to get what follows; null at the end.",
-        examples=["MjAyNi0xMS0yN1QxNzowMDowMFo.9f2c"],
+        examples=["WyIxMjA0Il0"],
     )
 
 
 class Error(Schema):
     """One thing that is wrong with a request."""
 
-    field: str = Field(description="Where, such as `body.name` or `query.status`.")
-    message: str = Field(description="What, in words.")
+    field: str = Field(description="Where.", examples=["body.name"])
+    message: str = Field(description="What, in words.", examples=["Give it a name."])
 
 
 class ProblemOut(Schema):
     """An error (RFC 9457), as `application/problem+json`."""
 
-    type: str = Field(description="The address of the code's explanation.")
-    title: str = Field(description="What the code means, in a few words.")
-    status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="One sentence that says what is wrong, and what to do.")
-    instance: str = Field(description="The path that was asked for.")
-    code: str = Field(description="What scripts rely on; it never changes its meaning.")
+    type: str = Field(
+        description="The address of the code's explanation.",
+        examples=["https://cloud.example.org/api/v1/docs#problem-not_found"],
+    )
+    title: str = Field(
+        description="What the code means, in a few words.", examples=["There is no such thing"]
+    )
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(
+        description="One sentence that says what is wrong, and what to do.",
+        examples=["There is no such workspace, or this token may not see it."],
+    )
+    instance: str = Field(
+        description="The path that was asked for.", examples=["/api/v1/workspaces/trees"]
+    )
+    code: str = Field(
+        description="What scripts rely on; it never changes its meaning.", examples=["not_found"]
+    )
     errors: list[Error] = Field([], description="With the code `invalid`: every field at fault.")
 
 
@@ -99,11 +147,14 @@ class WorkspaceOut(Schema):
         description="Why the operators suspended it; null when they did not.",
         examples=["Unpaid since June."],
     )
-    created_at: datetime
+    created_at: datetime = Field(description="When it was made.")
     last_used_at: datetime = Field(description="When somebody last asked it for something.")
-    deleted_at: datetime | None = Field(description="When its deletion was asked for.")
+    deleted_at: datetime | None = Field(
+        description="When its deletion was asked for.", examples=[None]
+    )
     purge_at: datetime | None = Field(
-        description="When a deleted one's data is removed; until then it can be brought back."
+        description="When a deleted one's data is removed; until then it can be brought back.",
+        examples=[None],
     )
 
     @classmethod
@@ -135,27 +186,46 @@ class WorkspaceIn(In):
     """A workspace to be made."""
 
     name: Name
-    slug: Annotated[str, StringConstraints(max_length=100)] | None = Field(
+    slug: (
+        Annotated[
+            str,
+            StringConstraints(max_length=100),
+            Field(json_schema_extra=_SLUG_LIMITS),
+        ]
+        | None
+    ) = Field(
         None,
-        description="3 to 40 of a-z, 0-9 and single hyphens. Left out, it follows from the name.",
+        description="3 to 40 of a-z, 0-9 and single hyphens, and no reserved name such as `www`. "
+        "Left out, it follows from the name.",
         examples=["trees"],
     )
-    metadata: dict[MetadataName, MetadataValue] = Field(
-        {}, description="Up to 20 names with texts, for yourself.", examples=[{"customer": "4711"}]
+    metadata: Pairs = Field(
+        {},
+        description="Up to 20 names with texts, for yourself.",
+        examples=[{"customer": "4711"}],
+        json_schema_extra=_METADATA_LIMITS,
     )
 
 
 class WorkspaceChanges(In):
     """What is to be another way; what is left out stays."""
 
-    name: Name | None = None
-    metadata: dict[MetadataName, MetadataValue | None] | None = Field(
+    name: Name | None = Field(
+        None, description="What people call it.", examples=["Trees of Lisbon"]
+    )
+    metadata: (
+        Annotated[
+            dict[MetadataName, MetadataValue | None],
+            Field(json_schema_extra={"additionalProperties": False}),
+        ]
+        | None
+    ) = Field(
         None,
         description="Names to set; null takes one out. Others stay.",
         examples=[{"customer": "4711", "old": None}],
     )
     plan: Text | None = Field(
-        None, description="The name of another plan. For operators.", examples=["Standard"]
+        None, description="The name of another plan. For operators.", examples=[None]
     )
 
 
@@ -167,51 +237,62 @@ class EventOut(Schema):
         "stream up again.",
         examples=[1204],
     )
-    at: datetime
+    at: datetime = Field(description="When.")
     kind: str = Field(description="What, for programs.", examples=["await_ready"])
     status: Status | None = Field(
-        description="The status from here on; null when this changed nothing about it."
+        description="The status from here on; null when this changed nothing about it.",
+        examples=["running"],
     )
     who: str | None = Field(
-        description="Who did it; null for what happened by itself.", examples=["Ada"]
+        description="Who did it; null for what happened by itself.", examples=[None]
     )
     text: str = Field(description="What, for people.", examples=["Ready: it answered"])
     detail: str = Field(description="More about it.", examples=[""])
     duration_ms: int | None = Field(description="How long it took.", examples=[212])
-    failed: bool
+    failed: bool = Field(description="Whether it is something that went wrong.")
 
 
 class LogOut(Schema):
     """The last lines that a workspace's program wrote."""
 
-    lines: list[str] = Field(description="Each begins with its time.")
+    lines: list[str] = Field(
+        description="Each begins with its time.",
+        examples=[["2026-11-27T17:00:00.123456789Z Uvicorn running on unix:/run/http.sock"]],
+    )
     fetched_at: datetime | None = Field(description="When they were read; null if there are none.")
 
 
 class NeedOut(Schema):
     """A secret that a plugin needs."""
 
-    name: str = Field(examples=["OPENCAGE_KEY"])
-    help: str = Field(description="What it is and where to get it.")
+    name: str = Field(description="Of the environment variable.", examples=["OPENCAGE_KEY"])
+    help: str = Field(
+        description="What it is and where to get it.",
+        examples=["An API key from opencagedata.com"],
+    )
     is_set: bool = Field(description="Whether the workspace has a value for it.")
 
 
 class PluginOut(Schema):
     """A plugin that a workspace may have."""
 
-    name: str = Field(examples=["datasette-vega"])
+    name: str = Field(description="Its name, which is its package's.", examples=["datasette-vega"])
     version: str = Field(description="The approved version.", examples=["0.6.2"])
-    summary: str = Field(description="What it is for, in words.", examples=["Charts"])
+    summary: str = Field(
+        description="What it does.", examples=["A Datasette plugin for visualizing data"]
+    )
     on: bool = Field(description="Whether it is switched on.")
     needs: list[NeedOut] = Field(description="The secrets that it needs.")
     needs_internet: bool = Field(description="Whether it brings access to the internet with it.")
-    newer: str | None = Field(description="The approved version, where an older one is running.")
+    newer: str | None = Field(
+        description="The approved version, where an older one is running.", examples=[None]
+    )
 
 
 class ChangeOut(Schema):
     """A change of a workspace's plugins: how far it is, or how it ended."""
 
-    id: int
+    id: int = Field(description="Its number.", examples=[12])
     state: Change.State = Field(description="`open` while it is under way.", examples=["done"])
     step: str = Field(
         description="resolve, fetch, build, check or switch: the one under way, or the last one.",
@@ -221,10 +302,10 @@ class ChangeOut(Schema):
         description="Milliseconds of each step that is done.", examples=[{"build": 1204}]
     )
     plugins: list[str] = Field(description="What is wanted.", examples=[["datasette-vega"]])
-    release: str = Field(examples=["0.65.5"])
-    error: str | None = Field(description="What went wrong, in words.")
-    at: datetime
-    finished_at: datetime | None
+    release: str = Field(description="The Datasette version it is for.", examples=["0.65.5"])
+    error: str | None = Field(description="What went wrong, in words.", examples=[None])
+    at: datetime = Field(description="When it was asked for.")
+    finished_at: datetime | None = Field(description="When it ended; null while it is under way.")
 
     @classmethod
     def of(cls, change: Change) -> Self:
@@ -245,7 +326,7 @@ class ChangeOut(Schema):
 class PluginsOut(Schema):
     """What a workspace may have, and the newest change of it."""
 
-    items: list[PluginOut]
+    items: list[PluginOut] = Field(description="What it may have, by name.")
     change: ChangeOut | None = Field(description="The newest change, done or not.")
 
 
@@ -253,10 +334,13 @@ class PluginsIn(In):
     """Just these plugins are to be on."""
 
     plugins: list[Annotated[str, StringConstraints(max_length=200)]] = Field(
-        max_length=200, examples=[["datasette-vega"]]
+        description="By name. All others are switched off.",
+        max_length=200,
+        examples=[["datasette-vega"]],
     )
-    secrets: dict[str, Annotated[str, StringConstraints(max_length=16_000)]] = Field(
+    secrets: dict[Variable, SecretValue] = Field(
         {},
+        json_schema_extra={"additionalProperties": False},
         description="Values of secrets that they need and the workspace has not got.",
         examples=[{}],
     )
@@ -265,7 +349,7 @@ class PluginsIn(In):
 class SecretOut(Schema):
     """A secret's name. Its value cannot be read."""
 
-    name: str = Field(examples=["OPENCAGE_KEY"])
+    name: str = Field(description="Of the environment variable.", examples=["OPENCAGE_KEY"])
     used_by: list[str] = Field(
         description="The plugins that are on and need it.", examples=[["datasette-enrichments"]]
     )
@@ -274,7 +358,8 @@ class SecretOut(Schema):
 class SecretIn(In):
     """A secret's value."""
 
-    value: Annotated[str, StringConstraints(min_length=1, max_length=16_000)] = Field(
+    value: SecretValue = Field(
+        min_length=1,
         description="It is encrypted, and given to the workspace's own container only.",
         examples=["s3cret"],
     )
@@ -284,10 +369,10 @@ class MemberOut(Schema):
     """Somebody who belongs to a workspace."""
 
     id: int = Field(description="The user's number.", examples=[17])
-    name: str = Field(examples=["Ada"])
-    email: str = Field(examples=["ada@example.org"])
-    role: Role = Field(examples=["editor"])
-    since: datetime
+    name: str = Field(description="As they want to be called.", examples=["Ada"])
+    email: str = Field(description="Their primary address.", examples=["ada@example.org"])
+    role: Role = Field(description="What they may do.", examples=["editor"])
+    since: datetime = Field(description="When they came to it.")
     you: bool = Field(description="Whether it is the token's own user.")
 
     @classmethod
@@ -306,15 +391,15 @@ class MemberOut(Schema):
 class MemberChanges(In):
     """Another role."""
 
-    role: Role = Field(examples=["editor"])
+    role: Role = Field(description="What they may do from now on.", examples=["editor"])
 
 
 class ReleaseOut(Schema):
     """A Datasette version that is offered."""
 
-    version: str = Field(examples=["0.65.5"])
-    is_default: bool = Field(description="Whether new workspaces get it.")
-    prerelease: bool
+    version: str = Field(description="Datasette's own number.", examples=["0.65.5"])
+    is_default: bool = Field(description="Whether new workspaces get it.", examples=[True])
+    prerelease: bool = Field(description="Whether Datasette calls it an alpha, beta or candidate.")
 
     @classmethod
     def of(cls, release: Release) -> Self:
@@ -327,28 +412,37 @@ class ReleaseOut(Schema):
 class ImageOut(Schema):
     """A built plugin set, named by the hash of everything that went into it."""
 
-    digest: str = Field(examples=["9f2c…"])
+    digest: str = Field(
+        description="The hash of everything that went into it.",
+        examples=["9f2c41d3a7e05b68c1f4d2907ab3e6f5"],
+    )
     state: str = Field(description="building, ready, failed or pruned.", examples=["ready"])
     packages: dict[str, str] = Field(
         description="Python packages and their versions.", examples=[{"datasette": "0.65.5"}]
     )
-    created_at: datetime
-    built_at: datetime | None
+    created_at: datetime = Field(description="When it was first asked for.")
+    built_at: datetime | None = Field(description="When it was built; null before.")
 
 
 class TokenOut(Schema):
     """An API token. Its text is shown once, when it is made."""
 
-    id: int
-    name: str = Field(examples=["nightly import"])
+    id: int = Field(description="Its number.", examples=[3])
+    name: str = Field(description="What it is for.", examples=["nightly import"])
     hint: str = Field(description="Its first characters.", examples=["cloudapp_a1B2c3"])
-    scopes: list[str] = Field(examples=[["read", "lifecycle"]])
+    scopes: list[str] = Field(
+        description="What it may be used for.", examples=[["read", "lifecycle"]]
+    )
     workspace: str | None = Field(
         description="The slug of the only workspace that it opens.", examples=[None]
     )
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None = Field(description="To the minute.")
+    created_at: datetime = Field(description="When it was made.")
+    expires_at: datetime | None = Field(
+        description="When it ends; null for never.", examples=["2027-11-27T17:00:00Z"]
+    )
+    last_used_at: datetime | None = Field(
+        description="When it was last used, to the minute; null if it never was."
+    )
     this: bool = Field(description="Whether it is the one that you use now.")
 
     @classmethod
@@ -375,7 +469,7 @@ class NewTokenOut(TokenOut):
     """A token that was just made."""
 
     token: str = Field(
-        description="Its text. Keep it: nobody can show it again.", examples=["cloudapp_…"]
+        description="Its text. Keep it: nobody can show it again.", examples=["cloudapp_a1B2c3…"]
     )
 
     @classmethod
@@ -387,17 +481,17 @@ class NewTokenOut(TokenOut):
 class TokenIn(In):
     """A token to be made: no more than the one that makes it."""
 
-    name: Name
-    scopes: list[Scope] = Field(min_length=1, max_length=20, examples=[["read"]])
+    name: Name = Field(description="What it is for.", examples=["nightly import"])
+    scopes: list[Scope] = Field(
+        description="What it may be used for.", min_length=1, max_length=20, examples=[["read"]]
+    )
     workspace: Text | None = Field(
         None, description="The slug of the only workspace that it should open.", examples=["trees"]
     )
-    expires_at: AwareDatetime | None = Field(
+    expires_at: Moment | None = Field(
         None,
-        description="When it ends, with a time zone; at the latest when the token that makes it "
-        "does.",
-        examples=["2027-01-01T00:00:00Z"],
-        lt=datetime(9999, 1, 1, tzinfo=UTC),  # no later time is one in every time zone
+        description="When it ends; at the latest when the token that makes it does.",
+        examples=["2027-11-27T17:00:00Z"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Addresses under /api/v1/: the endpoints, each behind the door, and the document about them."""
+"""Addresses under /api/v1/: the endpoints, each behind the door, and what describes them."""
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
@@ -6,6 +6,7 @@ from django.urls import URLPattern, re_path
 from django.views.decorators.csrf import csrf_exempt
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from workspaces.api import reference
 from workspaces.api.callers import CHALLENGE
 from workspaces.api.catalogue_routes import router as catalogue
 from workspaces.api.door import door
@@ -86,7 +87,7 @@ def openapi(request: HttpRequest) -> HttpResponseBase:
 @csrf_exempt
 def nothing(request: HttpRequest) -> HttpResponse:
     """Say that nothing is at this address, in the form of the API."""
-    words = "There is nothing at this address. /api/v1/openapi.json lists what there is."
+    words = "There is nothing at this address. /api/v1/docs lists what there is."
     return Problem("not_found", words).response(request.path)
 
 
@@ -101,6 +102,7 @@ def _behind_the_door() -> list[URLPattern]:
 
 urlpatterns = [
     re_path(r"^openapi\.json$", openapi, name="api_openapi"),
+    re_path(r"^docs$", reference.page(api.get_openapi_schema), name="api_docs"),
     *_behind_the_door(),
     re_path(r"", nothing, name="api_nothing"),
 ]

@@ -33,8 +33,14 @@ from workspaces.models import Delivery, Webhook, Workspace
 router = Router(tags=["webhooks"])
 View = Callable[..., Any]
 
-Id = Annotated[int, Path(description="The webhook's number.", ge=1, lt=2**63)]
-DeliveryId = Annotated[UUID, Path(description="The message's id: its `webhook-id`.")]
+Id = Annotated[int, Path(description="The webhook's number.", ge=1, lt=2**63, examples=[12])]
+DeliveryId = Annotated[
+    UUID,
+    Path(
+        description="The message's id: its `webhook-id`.",
+        examples=["7d1f1a4e-6f0c-4f3a-9a51-0f3a5f7f2b11"],
+    ),
+]
 
 
 # What an operator needs for the methods; one endpoint or another says something else.

@@ -1,7 +1,7 @@
 """What goes in and comes out of the API about webhooks."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID
 
 from ninja import Schema
@@ -31,7 +31,7 @@ _EVENTS = "The types of events that it hears of; empty for all, also for those t
 class WebhookOut(Schema):
     """Somebody's address that hears what happens. Its secret cannot be read."""
 
-    id: int = Field(examples=[12])
+    id: int = Field(description="The webhook's number.", examples=[12])
     name: str = Field(description="What it is for; may be empty.", examples=["Chat room"])
     url: str = Field(
         description="Where messages go.", examples=["https://hooks.example.org/cloudapp"]
@@ -43,7 +43,7 @@ class WebhookOut(Schema):
         examples=["Nothing got through for 5 days."],
     )
     failing_since: datetime | None = Field(description="Since when nothing has got through.")
-    created_at: datetime
+    created_at: datetime = Field(description="When it was made.")
 
     @classmethod
     def of(cls, webhook: Webhook) -> Self:
@@ -69,7 +69,7 @@ class NewWebhookOut(WebhookOut):
 
     secret: str = Field(
         description="What signs every message. Keep it: nobody can show it again.",
-        examples=["whsec_…"],
+        examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
     )
 
     @classmethod
@@ -91,8 +91,10 @@ class WebhookIn(In):
 class WebhookChanges(In):
     """What is to be another way; what is left out stays."""
 
-    url: Url | None = None
-    name: Label | None = None
+    url: Url | None = Field(
+        None, description="Where messages go.", examples=["https://hooks.example.org/cloudapp"]
+    )
+    name: Label | None = Field(None, description="What it is for.", examples=["Chat room"])
     events: list[EventType] | None = Field(
         None, max_length=100, description=_EVENTS, examples=[["workspace.failed"]]
     )
@@ -104,12 +106,15 @@ class WebhookChanges(In):
 class DeliveryOut(Schema):
     """One message, and what came of it."""
 
-    id: UUID = Field(description="`webhook-id`: the same however often it is sent.")
+    id: UUID = Field(
+        description="`webhook-id`: the same however often it is sent.",
+        examples=["7d1f1a4e-6f0c-4f3a-9a51-0f3a5f7f2b11"],
+    )
     type: str = Field(description="What it tells of.", examples=["workspace.failed"])
-    state: Delivery.State = Field(
+    state: Literal["pending", "delivered", "failed"] = Field(
         description="`pending` until it got through or was given up.", examples=["delivered"]
     )
-    created_at: datetime
+    created_at: datetime = Field(description="When it happened.")
     attempts: int = Field(
         description="How often it was tried since it was last asked for.", examples=[1]
     )
@@ -121,7 +126,7 @@ class DeliveryOut(Schema):
     )
     answer: str = Field(description="How the receiver's answer begins.", examples=["ok"])
     duration_ms: int | None = Field(description="How long the last try took.", examples=[87])
-    delivered_at: datetime | None
+    delivered_at: datetime | None = Field(description="When it got through.")
     body: str = Field(
         description="What is sent, to the byte.", examples=['{"type":"workspace.failed",…}']
     )
@@ -133,7 +138,7 @@ class DeliveryOut(Schema):
         return cls(
             id=delivery.pk,
             type=delivery.type,
-            state=Delivery.State(delivery.state),
+            state=cast("Any", delivery.state),
             created_at=delivery.created_at,
             attempts=delivery.attempts,
             next_attempt_at=delivery.next_attempt_at if pending else None,

@@ -19,12 +19,34 @@ from workspaces.api import pages, reach
 from workspaces.api.callers import Caller, Needs, caller_of
 from workspaces.api.problems import Problem, invalid
 from workspaces.api.schema import HEADERS_OF_ONE, SLUG, may_refuse
-from workspaces.api.shapes import Page, WorkspaceChanges, WorkspaceIn, WorkspaceOut, location
+from workspaces.api.shapes import (
+    NO_NUL,
+    Page,
+    WorkspaceChanges,
+    WorkspaceIn,
+    WorkspaceOut,
+    location,
+)
 from workspaces.models import Plan, Workspace
 
 router = Router(tags=["workspaces"])
 Limit = Annotated[int, Query(description="How many at most.", ge=1, le=pages.MAX_LIMIT)]
-Cursor = Annotated[str | None, Query(description="`next` of an earlier answer.", max_length=500)]
+Cursor = Annotated[
+    str | None,
+    Query(
+        description="`next` of an earlier answer.",
+        max_length=500,
+        examples=[pages.cursor_of(1204)],
+    ),
+]
+CursorByTime = Annotated[
+    str | None,
+    Query(
+        description="`next` of an earlier answer.",
+        max_length=500,
+        examples=[pages.cursor_of("2026-11-27T17:00:00+00:00", UUID(int=0))],
+    ),
+]
 
 
 def shown(caller: Caller, response: HttpResponse, workspace: Workspace) -> WorkspaceOut:
@@ -48,13 +70,19 @@ def shown(caller: Caller, response: HttpResponse, workspace: Workspace) -> Works
 def list_workspaces(
     request: HttpRequest,
     status: Annotated[
-        list[Status], Query(description="Only those with one of these.", max_length=20)
+        list[Status],
+        Query(description="Only those with one of these.", max_length=20, examples=[["running"]]),
     ] = [],  # noqa: B006 - ninja copies it
     q: Annotated[
         str | None,
-        Query(description="Only those with this in slug or name.", max_length=100),
+        Query(
+            description="Only those with this in slug or name.",
+            max_length=100,
+            pattern=NO_NUL,
+            examples=["trees"],
+        ),
     ] = None,
-    cursor: Cursor = None,
+    cursor: CursorByTime = None,
     limit: Limit = pages.LIMIT,
 ) -> Page[WorkspaceOut]:
     """Yours, newest first; those of all customers for an operator's token.
@@ -69,8 +97,6 @@ def list_workspaces(
         else rows.filter(deleted_at=None)
     )
     if q:
-        if "\0" in q:
-            raise invalid("query.q", "There are no NULs in names.")
         rows = rows.filter(Q(slug__icontains=q) | Q(name__icontains=q))
     found, after = pages.newest_first(rows, cursor, limit, key=UUID)
     items = [WorkspaceOut.of(reach.reached(caller, row)) for row in found]
@@ -170,9 +196,11 @@ def _change_plan(caller: Caller, workspace: Workspace, name: str) -> None:
 
 def seen_version(request: HttpRequest) -> str | None:
     """Return the version in `If-Match`; None where any will do. Raises Problem."""
-    given = request.headers.get("If-Match", "").strip()
-    if given in ("", "*"):
+    given = request.headers.get("If-Match", "*").strip()
+    if given == "*":
         return None
+    if not given:  # whoever sends nothing by mistake must not overwrite what others changed
+        raise invalid("header.If-Match", "Send an ETag that you have seen, or leave it out.")
     return given.removeprefix("W/").strip('"')
 
 

@@ -62,6 +62,8 @@ class Change(models.Model):
     """One change of a workspace's set of plugins, from one set to another."""
 
     class State(models.TextChoices):
+        """How far a change is, or how it ended."""
+
         OPEN = "open", "under way"
         DONE = "done"
         FAILED = "failed"

@@ -1,9 +1,10 @@
 """Small words for templates."""
 
 import json
+import re
 
 from django import template
-from django.utils.html import format_html_join
+from django.utils.html import escape, format_html_join
 from django.utils.safestring import SafeString
 
 register = template.Library()
@@ -32,3 +33,23 @@ def duration(ms: int | None) -> str:
 def indented(body: str) -> str:
     """Return JSON as people read it."""
     return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+
+
+@register.filter
+def prose(text: str) -> SafeString:
+    """Return a text of the API's guide as HTML: paragraphs, `code`, and lines that begin with -."""
+    return SafeString("".join(_block(part) for part in re.split(r"\n\s*\n", text.strip()) if part))
+
+
+@register.filter
+def words(text: str) -> SafeString:
+    """Return one line of it: what is in backticks is code."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return SafeString(marked)
+
+
+def _block(text: str) -> str:
+    if text.startswith("- "):
+        items = (f"<li>{words(line.removeprefix('- '))}</li>" for line in text.splitlines())
+        return f"<ul>{''.join(items)}</ul>"
+    return f"<p>{words(text)}</p>"

@@ -363,3 +363,32 @@ def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
     for headers in ({}, {"Idempotency_Key": "k1"}):
         response = api.post("/workspaces", {"name": "x" * 3_000_000}, **headers)
         assert (response.status_code, code_of(response)) == (413, "too_large")
+
+
+# --- what Schemathesis found, in plain words -----------------------------------------------------
+
+
+def test_a_header_without_a_value_is_a_mistake_and_not_as_if_left_out(
+    api: Api, owner: User
+) -> None:
+    factories.make_workspace(owner, "trees")
+    changed = api.ask("PATCH", "/workspaces/trees", {"name": "Oaks"}, If_Match="")
+    assert code_of(changed) == "invalid"
+    assert code_of(api.post("/workspaces", {"name": "Trees"}, Idempotency_Key="")) == "invalid"
+    assert Workspace.objects.get().name == "Trees"
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [
+        ("5749-08-09T21:11:43+22:17", 201),  # Postgres knows no such zone
+        ("9999-12-31T23:59:59-01:00", 422),
+        ("2999-01-01T00:00:00", 422),  # where?
+        (32503680000, 422),
+    ],
+)
+def test_times_may_be_of_any_zone_but_must_have_one(
+    api: Api, moment: str | int, status: int
+) -> None:
+    body = {"name": "nightly", "scopes": ["read"], "expires_at": moment}
+    assert api.post("/tokens", body).status_code == status
