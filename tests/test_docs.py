@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from accounts import api_tokens
+from tests.cloudctl import reference
 from workspaces.api.reference import with_parts
 from workspaces.api.urls import api
 
@@ -39,6 +40,11 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (document.parent / target).exists()
     ]
     assert not broken, broken
+
+
+def test_the_reference_of_cloudctl_is_what_help_says() -> None:
+    words = "Run: python -m tests.cloudctl.reference"
+    assert reference.DOCUMENT.read_text() == reference.whole(), words
 
 
 def test_every_scope_is_documented_in_its_own_words() -> None:

@@ -14,6 +14,8 @@ MAY_KNOW = {
     "deploy": set[str](),
     "workspaces": {"accounts", "deploy"},
     "cloudapp": {"accounts", "deploy", "workspaces"},
+    # Another program, which knows the API only.
+    "cloudctl": set[str](),
 }
 
 

@@ -53,22 +53,23 @@ def manage(*arguments: str) -> list[str]:
 
 def web_command(bind: str, scratch: str) -> list[str]:
     """Return gunicorn's command. `bind` is unix:<path> or host:port; `scratch` a directory."""
-    return _gunicorn(bind, scratch, WEB_WORKERS, WEB_THREADS)
+    return _gunicorn(bind, scratch, WEB_WORKERS, WEB_THREADS, grace=8)
 
 
 def waiting_command(bind: str, scratch: str) -> list[str]:
     """Return the command of the gunicorn for requests that wait."""
     holds = ("--env", f"API_HOLDS={WAITING_HOLDS}")
-    return [*_gunicorn(bind, scratch, 1, WAITING_THREADS), *holds]
+    # Whoever waits asks again, and streams are taken up where they ended.
+    return [*_gunicorn(bind, scratch, 1, WAITING_THREADS, grace=1), *holds]
 
 
-def _gunicorn(bind: str, scratch: str, workers: int, threads: int) -> list[str]:
+def _gunicorn(bind: str, scratch: str, workers: int, threads: int, *, grace: int) -> list[str]:
     return [
         *(str(bin_dir() / "gunicorn"), "cloudapp.wsgi:application"),
         *("--bind", bind, "--worker-class", "gthread"),
         *("--workers", str(workers), "--threads", str(threads)),
         # One import for all workers: quicker, less memory, and a crashed one is back at once.
-        *("--preload", "--timeout", "60", "--graceful-timeout", "8", "--no-control-socket"),
+        *("--preload", "--timeout", "60", "--graceful-timeout", str(grace), "--no-control-socket"),
         *("--log-level", "warning", "--worker-tmp-dir", scratch),
     ]
 

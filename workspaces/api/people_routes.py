@@ -16,7 +16,15 @@ from workspaces.api import pages, reach
 from workspaces.api.callers import Caller, Needs, caller_of
 from workspaces.api.problems import Problem, invalid
 from workspaces.api.schema import SLUG, may_refuse
-from workspaces.api.shapes import MemberChanges, MemberOut, NewTokenOut, Page, TokenIn, TokenOut
+from workspaces.api.shapes import (
+    MemberChanges,
+    MemberOut,
+    MeOut,
+    NewTokenOut,
+    Page,
+    TokenIn,
+    TokenOut,
+)
 from workspaces.api.workspace_routes import Cursor, Limit
 from workspaces.models import Member, Workspace
 
@@ -94,6 +102,31 @@ def remove_member(request: HttpRequest, slug: SLUG, user_id: UserId) -> Answer[N
     workspace = reach.get(caller, slug, ability).workspace
     members.remove(workspace, caller.user, user_id)
     return Answer(204, None)
+
+
+# --- oneself -------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/me",
+    response=MeOut,
+    auth=Needs(),
+    operation_id="get_me",
+    summary="Whose token it is",
+    openapi_extra=may_refuse(),
+)
+def get_me(request: HttpRequest) -> MeOut:
+    """The person for whom the token acts, and what is known of the token. Any token may ask."""
+    caller = caller_of(request)
+    user = User.objects.with_names().get(pk=caller.user.pk)
+    slug = _slugs([caller.token]).get(caller.token.only)
+    return MeOut(
+        id=user.pk,
+        name=user.display_name,
+        email=user.email,
+        is_operator=caller.is_operator,
+        token=TokenOut.of(caller.token, slug, caller.token),
+    )
 
 
 # --- tokens --------------------------------------------------------------------------------------

@@ -465,6 +465,16 @@ class TokenOut(Schema):
         }
 
 
+class MeOut(Schema):
+    """Whose token it is."""
+
+    id: int = Field(description="The user's number.", examples=[17])
+    name: str = Field(description="What the person is called.", examples=["Ada"])
+    email: str = Field(description="The primary address.", examples=["ada@example.org"])
+    is_operator: bool = Field(description="Whether this token acts for all customers.")
+    token: TokenOut = Field(description="The token that you use.")
+
+
 class NewTokenOut(TokenOut):
     """A token that was just made."""
 

@@ -90,11 +90,16 @@ def look_for(request: HttpRequest) -> None:
 def is_so(instance: Instance, wanted: Status) -> bool:
     """Whether people see this status, and it is not about to become another one.
 
-    What is being stopped still says `running`, for it is not stopped yet; nobody waits for that.
+    What is being stopped, or replaced after a restart, still says `running`: it is not gone yet,
+    and nobody waits for that.
     """
     if instance.status is not wanted:
         return False
-    return wanted is not Status.RUNNING or (instance.desired == Desired.RUNNING and instance.ready)
+    return wanted is not Status.RUNNING or (
+        instance.desired == Desired.RUNNING
+        and instance.ready
+        and instance.observed_generation == instance.generation
+    )
 
 
 def why_never(instance: Instance, wanted: Status) -> str:

@@ -9,6 +9,7 @@ from functools import partial
 
 import httpx
 import pytest
+from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
@@ -42,7 +43,10 @@ def http(live_server: LiveServer, owner: User) -> Iterator[httpx.Client]:
 def become_ready(instance: Instance) -> None:
     """What a worker writes when it answered, with its notification."""
     Instance.objects.filter(pk=instance.pk).update(
-        observed=Observed.RUNNING, ready=True, ready_at=timezone.now()
+        observed=Observed.RUNNING,
+        observed_generation=F("generation"),
+        ready=True,
+        ready_at=timezone.now(),
     )
     lifecycle.record_claimed(instance)  # any event tells
 
