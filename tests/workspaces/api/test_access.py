@@ -139,6 +139,7 @@ TABLE = [
         "PATCH", f"{W}/members/{{user_id}}", MEMBERS, "change_members", 200, {"role": "owner"}
     ),
     Endpoint("DELETE", f"{W}/members/{{user_id}}", MEMBERS, "change_members", 204),
+    Endpoint("GET", "/me", (), ANYBODY, 200),
     Endpoint("GET", "/tokens", (), ANYBODY, 200),
     Endpoint("POST", "/tokens", (), ANYBODY, 201, {"name": "less", "scopes": ["read"]}),
     Endpoint("DELETE", "/tokens/{token_id}", (), ANYBODY, 204),
