@@ -7,7 +7,7 @@ from django.db.models import TextChoices
 from ninja import Schema
 from pydantic import Field, StringConstraints
 
-from workspaces import plans, rollouts
+from workspaces import operations, plans, rollouts
 from workspaces.api.shapes import In, Text
 from workspaces.fleet import Fleet
 from workspaces.models import Approval, Change, Grant, Plan, Plugin, Release, Rollout
@@ -30,6 +30,8 @@ class SuspendIn(In):
     """Why a workspace is suspended."""
 
     reason: Text = Field(
+        min_length=1,
+        max_length=operations.MAX_REASON,
         description="Its members read it; at most 200 characters.",
         examples=["Unpaid since June. Write to billing@example.org."],
     )
