@@ -16,7 +16,7 @@ API = PROJECT / "docs" / "api.md"
 
 READ = re.compile(r'env(?:\.\w+)?\(\s*"([A-Z][A-Z0-9_]+)"')
 DOCUMENTED = re.compile(r"^\| `([A-Z][A-Z0-9_]+)` \|", re.MULTILINE)
-SCOPE = re.compile(r"^\| `([a-z]+)` \| (.+) \|$", re.MULTILINE)
+SCOPE = re.compile(r"^\| `([a-z]+)` \| ([^|]+) \|$", re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 

@@ -338,10 +338,11 @@ def holders_of(plugin: Plugin) -> QuerySet[Workspace]:
 # --- granting ------------------------------------------------------------------------------------
 
 
-def grant(plugin: Plugin, workspace: Workspace, by: User | None) -> Grant:
-    """Let one workspace use a plugin."""
-    found, _ = Grant.objects.get_or_create(plugin=plugin, workspace=workspace, defaults={"by": by})
-    return found
+def grant(plugin: Plugin, workspace: Workspace, by: User | None) -> bool:
+    """Let one workspace use a plugin. Return whether that is news."""
+    given = {"plugin": plugin, "workspace": workspace}
+    _, new = Grant.objects.get_or_create(**given, defaults={"by": by})
+    return new
 
 
 def revoke(plugin: Plugin, workspace: Workspace) -> None:

@@ -38,17 +38,19 @@ def request(
     secrets: Mapping[str, str] | None = None,
     release: Release | None = None,
     rollout: Rollout | None = None,
+    seen: str | None = None,
 ) -> Change:
     """Ask for just these plugins, by name; a worker does it. Raises Refused.
 
-    `secrets` are the values that the plugins need and the workspace has not got yet.
+    `secrets` are the values that the plugins need and the workspace has not got yet. With `seen`, a
+    services.version_of it, only if the workspace still is as it was then.
     """
     release = release or workspace.release
     names = set(names)
     wanted = [a for a in sets.available(workspace, release) if a.plugin.name in names]
     if unknown := sorted(names - sets.names_of(wanted)):
         raise Refused(f"This workspace may not use {', '.join(unknown)}.")
-    return _ask(workspace, by, release, wanted, secrets or {}, rollout)
+    return _ask(workspace, by, release, wanted, secrets or {}, rollout, seen)
 
 
 def _ask(  # noqa: PLR0917 - each is another thing
@@ -58,6 +60,7 @@ def _ask(  # noqa: PLR0917 - each is another thing
     wanted: list[Approval],
     secrets: Mapping[str, str],
     rollout: Rollout | None = None,
+    seen: str | None = None,
 ) -> Change:
     _refuse_conflicts(release, wanted)
     given = sealed(secrets)
@@ -65,7 +68,7 @@ def _ask(  # noqa: PLR0917 - each is another thing
         raise Refused(f"Still needed: {', '.join(missing)}.")
     try:
         with transaction.atomic():
-            return _open(workspace, by, release, wanted, given, rollout)
+            return _open(workspace, by, release, wanted, given, rollout, seen)
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
@@ -87,8 +90,11 @@ def _open(  # noqa: PLR0917 - each is another thing
     wanted: list[Approval],
     given: dict[str, str],
     rollout: Rollout | None,
+    seen: str | None,
 ) -> Change:
     current = locked(workspace.pk, wanted)
+    if seen is not None and seen != services.version_of(current):
+        raise services.ChangedMeanwhile
     if release.pk != current.release_id and release.pk == workspace.release_id:
         raise Refused("Another release was switched to just now. Look again, then try again.")
     if current.deleted_at is not None:

@@ -18,6 +18,7 @@ def suspend(workspace: Workspace, by: User, reason: str) -> None:
     with changing(workspace) as current:
         if current.instance.stop_reason == StopReason.OPERATOR:
             return
+        Workspace.objects.filter(pk=current.pk).update(suspended_reason=reason)
         lifecycle.want_stopped(current.instance.pk, StopReason.OPERATOR)
         activity.note(current, by, "suspended", reason)
 
@@ -27,6 +28,7 @@ def resume(workspace: Workspace, by: User) -> None:
     with changing(workspace) as current:
         if current.instance.stop_reason != StopReason.OPERATOR:
             return
+        Workspace.objects.filter(pk=current.pk).update(suspended_reason="")
         lifecycle.want_running(current.instance.pk, by_operator=True)
         activity.note(current, by, "resumed")
 
@@ -42,6 +44,6 @@ def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
         limits = {**plan.limits, "internet": spec.internet}
         if current.instance.desired != Desired.ABSENT:
             lifecycle.change_spec(current.instance.pk, "change_spec", **limits)
-        activity.note(current, by, "changed_plan", f"{old} → {plan}")
         Workspace.objects.filter(pk=current.pk).update(plan=plan)
+        activity.note(current, by, "changed_plan", f"{old} → {plan}")
     workspace.plan = plan

@@ -342,12 +342,15 @@ def delete(workspace: Workspace, user: User) -> None:
 def undelete(workspace: Workspace, user: User) -> None:
     """Bring a deleted workspace back, data and address included, and start it."""
     with transaction.atomic():
-        _hold_to_quota(user, workspace.plan)
+        if workspace.members.filter(user=user).exists():  # an operator's own do not matter here
+            _hold_to_quota(user, workspace.plan)
         with locked(workspace) as current:
             if current.deleted_at is None:
                 return
             successor = lifecycle.succeed(current.instance.pk)
             Workspace.objects.filter(pk=current.pk).update(deleted_at=None, instance=successor)
+            if current.suspended_reason:  # what operators stopped, only they start again
+                lifecycle.want_stopped(successor.pk, StopReason.OPERATOR)
             activity.note(current, user, "restored")
 
 

@@ -1,23 +1,25 @@
 """What can be done with webhooks. Pages, admin and REST API call these and nothing else.
 
 As workspaces.services: each is one transaction that writes its Activity, and what cannot be done
-raises Refused. A webhook without a workspace is an operator's, and hears of all workspaces.
+raises Refused. A webhook without a workspace is an operator's, and hears of all workspaces; what is
+done to it stands in the admin's history.
 """
 
 import base64
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from django.contrib.admin.models import ADDITION, CHANGE, DELETION
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.models import User
 from deploy import vault
-from workspaces import activity, outbox, outside, services
+from workspaces import activity, deeds, outbox, outside, services
 from workspaces.models import Delivery, Webhook, Workspace
 from workspaces.services import Refused, TooOften
 
@@ -178,9 +180,20 @@ def _set(row: Webhook, **changes: Any) -> None:
     row.save(update_fields=[*changes])
 
 
+# What a deed leaves in the admin's history of an operators' webhook, which has no workspace.
+_LINES: Mapping[str, tuple[str, int]] = {
+    "added_webhook": ("Added.", ADDITION),
+    "changed_webhook": ("Changed.", CHANGE),
+    "rotated_webhook": ("It has a new secret.", CHANGE),
+    "removed_webhook": ("Removed.", DELETION),
+}
+
+
 def _note(workspace: Workspace | None, by: User, verb: str, webhook: Webhook) -> None:
     if workspace is not None:
         activity.note(workspace, by, verb, str(webhook))
+    else:
+        deeds.note(by, webhook, *_LINES[verb])
 
 
 def _demand_active(webhook: Webhook) -> None:

@@ -227,7 +227,7 @@ class Bench:
         print(f"{'change of status → its wait returns, ms':44}  {'':33} ours {_spread(times)}")
         self.forget(slug)
         operator = customers.make_user()
-        User.objects.filter(pk=operator.pk).update(is_staff=True)
+        User.objects.filter(pk=operator.pk).update(is_staff=True, is_superuser=True)
         for name, who, more in (("customer", self.user, ()), ("operator", operator, ("operator",))):
             with many_workspaces(who) as slugs:
                 reader = ApiClient(User.objects.get(pk=who.pk), self.url, *more)

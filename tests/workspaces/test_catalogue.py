@@ -19,7 +19,7 @@ from tests import factories
 from tests.shelf import TARGET, Shelf
 from workspaces import catalogue, change_runs, changes, releases, rollouts, sets, starter
 from workspaces.catalogue import Terms
-from workspaces.models import Approval, Change, Plugin, Release, Rollout, Step, Workspace
+from workspaces.models import Approval, Change, Grant, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import NoImage, Refused, create_workspace
 
 State = Approval.State
@@ -518,9 +518,9 @@ def test_a_grant_opens_a_plugin_to_one_workspace(shelf: Shelf, operator: User) -
     approval = approved(plugin, terms=Terms())
     trees, other = with_plugins("trees"), with_plugins("other")
     assert list(sets.available(trees)) == []
-    first = catalogue.grant(plugin, trees, operator)
-    assert catalogue.grant(plugin, trees, None) == first
-    assert (first.by, first.workspace) == (operator, trees)
+    assert catalogue.grant(plugin, trees, operator)
+    assert not catalogue.grant(plugin, trees, None)
+    assert Grant.objects.values_list("by", "workspace").get() == (operator.pk, trees.pk)
     assert list(sets.available(trees)) == [approval]
     assert list(sets.available(other)) == []
     trees.plugins.add(approval)

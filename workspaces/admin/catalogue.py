@@ -1,10 +1,10 @@
 """The plugin catalogue, for operators: add, approve, withdraw, grant."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.forms import HiddenInput
 from django.http import HttpRequest, HttpResponse
@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from accounts.models import User
 from deploy.admin import ReadOnlyAdmin
-from workspaces import catalogue
+from workspaces import catalogue, deeds
 from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
 from workspaces.admin.forms import (
     AddPluginForm,
@@ -139,16 +139,14 @@ class PluginAdmin(DeedsAdmin):
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         """Ask for a package name, and nothing else."""
-        if not self.has_add_permission(request):
-            raise PermissionDenied
+        demand(request, "add_plugin")
         form = AddPluginForm(request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
             try:
-                plugin = catalogue.add_plugin(form.cleaned_data["name"], operator(request))
+                plugin = deeds.add_plugin(form.cleaned_data["name"], operator(request))
             except Refused as refusal:
                 refuse(form, refusal)
             else:
-                self.log_addition(request, plugin, "Added to the catalogue.")
                 return back_to(plugin)
         intro = (
             "The newest version and what it says of itself are read from the package index. "
@@ -224,13 +222,12 @@ class PluginAdmin(DeedsAdmin):
 
     def read(self, request: HttpRequest, plugin: Plugin) -> HttpResponse:
         """Have the index asked again."""
-        demand(request, "change_plugin")
-        words = "Being read from the package index again."
-        return self.at_once(request, plugin, lambda: catalogue.refresh(plugin), words)
+        demand(request, "read_plugin")
+        return self.at_once(request, plugin, lambda: deeds.read_again(plugin, operator(request)))
 
     def approve(self, request: HttpRequest, plugin: Plugin) -> HttpResponse:
         """Ask for version and terms, and say yes to it."""
-        demand(request, "view_plugin", "add_approval")
+        demand(request, "approve")
         if request.method == "POST":
             form, needs = ApproveForm(request.POST), NeedFormSet(request.POST, prefix="needs")
             if form.is_valid() and needs.is_valid() and self._approve(request, plugin, form, needs):
@@ -261,29 +258,25 @@ class PluginAdmin(DeedsAdmin):
         )
         version = said["version"].strip()
         try:
-            catalogue.approve(plugin, said["release"], version, terms, operator(request))
+            deeds.approve(plugin, said["release"], version, terms, operator(request))
         except Refused as refusal:
             refuse(form, refusal)
             return False
-        words = f"Approved {version} on {said['release']}."
-        self.log_change(request, plugin, words)
-        messages.success(request, f"{words} A worker locks its files now.")
+        words = f"Approved {version} on {said['release']}. A worker locks its files now."
+        messages.success(request, words)
         return True
 
     def grants(self, request: HttpRequest, plugin: Plugin) -> HttpResponse:
         """List who has a grant; give one more; take one back."""
-        demand(request, "view_plugin", "view_grant")
+        demand(request, "see_grants")
         if "revoke" in request.POST:
             return self._revoke(request, plugin)
         form = GrantForm(request.POST if request.method == "POST" else None)
         if request.method == "POST":
-            demand(request, "add_grant")
+            demand(request, "grant")
             if form.is_valid():
                 workspace = form.cleaned_data["workspace"]
-                catalogue.grant(plugin, workspace, operator(request))
-                words = f"Granted to {workspace.slug}."
-                self.log_change(request, plugin, words)
-                messages.success(request, words)
+                messages.success(request, deeds.grant(plugin, workspace, operator(request)))
                 return self._to_grants(plugin)
         return self.ask(
             request,
@@ -292,17 +285,15 @@ class PluginAdmin(DeedsAdmin):
             template="admin/workspaces/grants.html",
             original=plugin,
             grants=_grants_of(plugin),
-            may_revoke=operator(request).has_perm("workspaces.delete_grant"),
+            may_revoke=deeds.may(operator(request), "take_back"),
             button="Grant",
         )
 
     def _revoke(self, request: HttpRequest, plugin: Plugin) -> HttpResponse:
-        demand(request, "delete_grant")
+        demand(request, "take_back")
         chosen = Workspace.objects.filter(pk__in=plugin.grants.values("workspace"))
         for workspace in chosen.filter(slug=request.POST["revoke"]):
-            catalogue.revoke(plugin, workspace)
-            words = f"Taken back from {workspace.slug}."
-            self.log_change(request, plugin, words)
+            words = deeds.take_back(plugin, workspace, operator(request))
             messages.success(request, f"{words} What it runs stays until its set is changed.")
         return self._to_grants(plugin)
 
@@ -323,12 +314,12 @@ def _is_busy(plugin: Plugin) -> bool:
 
 
 def _abilities(request: HttpRequest, plugin: Plugin) -> dict[str, bool]:
-    may = operator(request).has_perm
+    may = partial(deeds.may, operator(request))
     return {
-        "read": may("workspaces.change_plugin") and not plugin.own,
-        "approve": may("workspaces.add_approval") and plugin.state == Plugin.State.KNOWN,
-        "withdraw": may("workspaces.change_approval"),
-        "grants": may("workspaces.view_grant") and plugin.state == Plugin.State.KNOWN,
+        "read": may("read_plugin") and not plugin.own,
+        "approve": may("approve") and plugin.state == Plugin.State.KNOWN,
+        "withdraw": may("withdraw"),
+        "grants": may("see_grants") and plugin.state == Plugin.State.KNOWN,
     }
 
 
@@ -433,7 +424,7 @@ class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
 
     def withdraw(self, request: HttpRequest, approval: Approval) -> HttpResponse:
         """Ask what becomes of those that use it, and take it back."""
-        demand(request, "view_approval", "change_approval")
+        demand(request, "withdraw")
         over = approval.state == Approval.State.WITHDRAWN
         users = catalogue.users_of(approval)
         form = WithdrawForm(request.POST if request.method == "POST" else None)
@@ -462,15 +453,10 @@ class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
         )
 
     def _end(self, request: HttpRequest, approval: Approval, then: str) -> None:
-        words = f"Withdrew the approval of {approval.version} on {approval.release}."
-        if then == WithdrawForm.KEEP:
-            catalogue.withdraw(approval, operator(request))
-        else:
-            rebuilds = catalogue.withdraw_and_rebuild(approval, operator(request))
-            words += f" Workspaces that are rebuilt without it: {len(rebuilds.begun)}."
-            for slug, why in rebuilds.refused.items():
-                messages.warning(request, f"Not rebuilt yet: {slug}. {why}")
-        self.log_change(request, approval.plugin, words)
+        rebuild = then == WithdrawForm.REBUILD
+        rebuilds, words = deeds.withdraw(approval, operator(request), rebuild=rebuild)
+        for slug, why in rebuilds.refused.items():
+            messages.warning(request, f"Not rebuilt yet: {slug}. {why}")
         messages.success(request, words)
 
 

@@ -108,6 +108,7 @@ class WorkspaceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "name",
         "slug",
         "status",
+        "suspended_reason",
         "plan",
         "instance",
         "created_at",

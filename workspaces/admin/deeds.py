@@ -1,6 +1,6 @@
 """What the operators' pages have beside forms for rows: deeds, each with an address and a button.
 
-A deed goes through the same services as everybody's, and is recorded in the row's history.
+What each does, needs and leaves in the row's history is in workspaces.deeds, for the API as well.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from accounts.models import User
+from workspaces import deeds
 from workspaces.services import Refused
 
 Row = TypeVar("Row", bound=Model)
@@ -30,9 +31,9 @@ def operator(request: HttpRequest) -> User:
     return cast("User", request.user)
 
 
-def demand(request: HttpRequest, *permissions: str) -> None:
-    """Raise PermissionDenied unless the operator has all of these (as `add_approval`)."""
-    if not operator(request).has_perms([f"workspaces.{name}" for name in permissions]):
+def demand(request: HttpRequest, deed: str) -> None:
+    """Raise PermissionDenied unless the operator may do this: one of deeds.NEEDS."""
+    if not deeds.may(operator(request), deed):
         raise PermissionDenied
 
 
@@ -76,18 +77,16 @@ class DeedsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         self,
         request: HttpRequest,
         row: Model,
-        deed: Callable[[], Any],
-        words: str,
+        deed: Callable[[], str],
     ) -> HttpResponse:
-        """Do what a single button asks for, record it, and lead back to the row's page."""
+        """Do what a single button asks for, say so, and lead back to the row's page."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         try:
-            deed()
+            words = deed()
         except Refused as refusal:
             messages.error(request, str(refusal))
         else:
-            self.log_change(request, row, words)
             messages.success(request, words)
         return back_to(row)
 

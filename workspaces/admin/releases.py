@@ -1,5 +1,6 @@
 """Releases of Datasette, for operators: build, offer, try on a few workspaces, roll out."""
 
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -9,7 +10,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from deploy.admin import ReadOnlyAdmin
-from workspaces import changes, releases, rollouts
+from workspaces import deeds, releases, rollouts
 from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
 from workspaces.admin.forms import RolloutForm, TryForm
 from workspaces.models import Change, Release, Rollout
@@ -76,12 +77,12 @@ class ReleaseAdmin(DeedsAdmin, ReadOnlyAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         """Show the buttons that this operator may press."""
-        may = operator(request).has_perm
+        may = partial(deeds.may, operator(request))
         context |= {
             "is_ready": releases.is_ready(kwargs["obj"]),
-            "may_change": may("workspaces.change_release"),
-            "may_try": may("workspaces.add_change"),
-            "may_roll_out": may("workspaces.add_rollout"),
+            "may_change": may("change_release"),
+            "may_try": may("try_release"),
+            "may_roll_out": may("roll_out"),
             "rollouts": kwargs["obj"].rollouts.select_related("from_release", "to_release")[:5],
         }
         return super().render_change_form(request, context, *args, **kwargs)
@@ -91,35 +92,31 @@ class ReleaseAdmin(DeedsAdmin, ReadOnlyAdmin):
     def build(self, request: HttpRequest, release: Release) -> HttpResponse:
         """Have a worker build its image now."""
         demand(request, "change_release")
-        words = f"A worker builds the image of {release}. Look here again in a minute."
-        return self.at_once(request, release, lambda: releases.build_later(release), words)
+        return self.at_once(request, release, lambda: deeds.build(release, operator(request)))
 
     def make_default(self, request: HttpRequest, release: Release) -> HttpResponse:
         """Have new workspaces get it."""
         demand(request, "change_release")
-        words = f"New workspaces get {release}."
-        return self.at_once(request, release, lambda: releases.make_default(release), words)
+        who = operator(request)
+        return self.at_once(request, release, lambda: deeds.make_default(release, who))
 
     def offer(self, request: HttpRequest, release: Release) -> HttpResponse:
         """Offer it, or stop that."""
         demand(request, "change_release")
-        offered = request.POST.get("offered") == "yes"
-        words = f"{release} is offered." if offered else f"{release} is not offered any more."
-        return self.at_once(request, release, lambda: releases.offer(release, offered), words)
+        who, offered = operator(request), request.POST.get("offered") == "yes"
+        return self.at_once(request, release, lambda: deeds.offer(release, who, offered=offered))
 
     def try_out(self, request: HttpRequest, release: Release) -> HttpResponse:
         """Move a few workspaces over, before all others."""
-        demand(request, "view_release", "add_change")
+        demand(request, "try_release")
         form = TryForm(request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
             for workspace in form.cleaned_data["workspaces"]:
                 try:
-                    changes.to_release(workspace, operator(request), release)
+                    _, words = deeds.try_out(release, workspace, operator(request))
                 except Refused as refusal:
                     messages.error(request, f"Stays where it is: {workspace.slug}. {refusal}")
                 else:
-                    words = f"Changes over to {release}: {workspace.slug}."
-                    self.log_change(request, release, words)
                     messages.success(request, words)
             return back_to(release)
         intro = (
@@ -131,7 +128,7 @@ class ReleaseAdmin(DeedsAdmin, ReadOnlyAdmin):
 
     def roll_out(self, request: HttpRequest, release: Release) -> HttpResponse:
         """Move all workspaces of another release over, in batches."""
-        demand(request, "view_release", "add_rollout")
+        demand(request, "roll_out")
         others = Release.objects.exclude(pk=release.pk).order_by("-is_default", "pk").first()
         begin = {"source": others}
         form = RolloutForm(request.POST if request.method == "POST" else None, initial=begin)
@@ -140,11 +137,10 @@ class ReleaseAdmin(DeedsAdmin, ReadOnlyAdmin):
             who = operator(request)
             size, left_out = said["batch_size"], said["leave_out"]
             try:
-                rollout = rollouts.start(said["source"], release, size, who, left_out)
+                rollout = deeds.roll_out(said["source"], release, size, who, left_out)
             except Refused as refusal:
                 refuse(form, refusal)
             else:
-                self.log_change(request, release, f"Began to roll it out: {rollout}.")
                 return back_to(rollout)
         intro = (
             "Workspaces move in batches. The first one that fails stops the roll-out and is back "
@@ -202,7 +198,7 @@ class RolloutAdmin(DeedsAdmin, ReadOnlyAdmin):
         context |= {
             "busy": running or under_way,
             "running": running,
-            "may_stop": operator(request).has_perm("workspaces.change_rollout"),
+            "may_stop": deeds.may(operator(request), "stop_rollout"),
             "changes": rollout.changes.select_related("workspace")[:NAMED],
             "skipped": sorted(rollout.skipped.items()),
         }
@@ -210,6 +206,6 @@ class RolloutAdmin(DeedsAdmin, ReadOnlyAdmin):
 
     def stop(self, request: HttpRequest, rollout: Rollout) -> HttpResponse:
         """Begin no more batches."""
-        demand(request, "change_rollout")
-        words = f"Stopped by {operator(request)}."
-        return self.at_once(request, rollout, lambda: rollouts.stop(rollout, words), words)
+        demand(request, "stop_rollout")
+        who = operator(request)
+        return self.at_once(request, rollout, lambda: deeds.stop_rollout(rollout, who))

@@ -1,5 +1,6 @@
 """Webhooks for operators: their own, which hear of all workspaces, and customers', to look at."""
 
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -13,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from deploy.admin import ReadOnlyAdmin
-from workspaces import shown_once, webhooks
+from workspaces import deeds, shown_once, webhooks
 from workspaces.admin.deeds import DeedsAdmin, back_to, demand, operator, refuse
 from workspaces.admin.forms import AddWebhookForm
 from workspaces.models import Delivery, Webhook
@@ -87,7 +88,7 @@ class WebhookAdmin(DeedsAdmin, ReadOnlyAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Whether this operator may make one."""
-        return operator(request).has_perm("workspaces.add_webhook")
+        return deeds.may(operator(request), "add_webhook")
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
@@ -101,7 +102,6 @@ class WebhookAdmin(DeedsAdmin, ReadOnlyAdmin):
             except Refused as refusal:
                 refuse(form, refusal)
             else:
-                self.log_addition(request, made, "Added.")
                 shown_once.show_next(request, made, secret)
                 return back_to(made)
         intro = "It hears what happens in all workspaces of all customers."
@@ -117,11 +117,11 @@ class WebhookAdmin(DeedsAdmin, ReadOnlyAdmin):
         """Show a new secret once, and the buttons of a webhook that is the operators'."""
         webhook: Webhook = kwargs["obj"]
         ours = webhook.workspace_id is None
-        may = operator(request).has_perm
+        may = partial(deeds.may, operator(request))
         context |= {
             "secret": shown_once.take(request, webhook),
-            "may_change": ours and may("workspaces.change_webhook"),
-            "may_remove": ours and may("workspaces.delete_webhook"),
+            "may_change": ours and may("change_webhook"),
+            "may_remove": ours and may("remove_webhook"),
         }
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -130,38 +130,39 @@ class WebhookAdmin(DeedsAdmin, ReadOnlyAdmin):
     def ping(self, request: HttpRequest, webhook: Webhook) -> HttpResponse:
         """Send a test message."""
         self._demand(request, webhook, "change_webhook")
-        words = "A test message is on its way: see what was sent."
-        return self.at_once(
-            request, webhook, lambda: webhooks.ping(webhook, operator(request)), words
-        )
+
+        def send() -> str:
+            webhooks.ping(webhook, operator(request))
+            return "A test message is on its way: see what was sent."
+
+        return self.at_once(request, webhook, send)
 
     def rotate(self, request: HttpRequest, webhook: Webhook) -> HttpResponse:
         """Give it a new secret, and show that once."""
         self._demand(request, webhook, "change_webhook")
 
-        def renew() -> None:
+        def renew() -> str:
             secret = webhooks.rotate(webhook, operator(request))
             shown_once.show_next(request, webhook, secret)
+            return "It has a new secret."
 
-        return self.at_once(request, webhook, renew, "It has a new secret.")
+        return self.at_once(request, webhook, renew)
 
     def switch(self, request: HttpRequest, webhook: Webhook) -> HttpResponse:
         """Switch it on or off."""
         self._demand(request, webhook, "change_webhook")
         on = request.POST.get("to") == "on"
-        words = "It is on." if on else "It is off."
-        return self.at_once(
-            request,
-            webhook,
-            lambda: webhooks.update(webhook, operator(request), active=on),
-            words,
-        )
+
+        def switch() -> str:
+            webhooks.update(webhook, operator(request), active=on)
+            return "It is on." if on else "It is off."
+
+        return self.at_once(request, webhook, switch)
 
     def remove(self, request: HttpRequest, webhook: Webhook) -> HttpResponse:
         """Remove it, after asking."""
-        self._demand(request, webhook, "delete_webhook")
+        self._demand(request, webhook, "remove_webhook")
         if request.method == "POST":
-            self.log_deletions(request, Webhook.objects.filter(pk=webhook.pk))
             webhooks.delete(webhook, operator(request))
             messages.success(request, f"The webhook {webhook} is removed.")
             return redirect("admin:workspaces_webhook_changelist")
@@ -174,8 +175,8 @@ class WebhookAdmin(DeedsAdmin, ReadOnlyAdmin):
             button="Remove it",
         )
 
-    def _demand(self, request: HttpRequest, webhook: Webhook, permission: str) -> None:
-        demand(request, permission)
+    def _demand(self, request: HttpRequest, webhook: Webhook, deed: str) -> None:
+        demand(request, deed)
         if webhook.workspace_id is not None:
             raise PermissionDenied  # a customer's: theirs to change
 
@@ -215,7 +216,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.action(description="Send again")
     def send_again(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
         """Send messages again, with the same ids."""
-        demand(request, "change_delivery")
+        demand(request, "send_again")
         sent = 0
         for delivery in chosen:
             try:

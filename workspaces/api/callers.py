@@ -11,6 +11,7 @@ from accounts import api_tokens, rates
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken, User
 from accounts.rates import Budget
+from workspaces import deeds
 from workspaces.api.problems import Problem
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cloudapp"'}
@@ -33,6 +34,15 @@ class Caller:
         """Whether it acts for all customers: the scope alone does not do, nor does the user."""
         mighty = Scope.OPERATOR in self.token.scopes
         return mighty and self.user.is_staff and self.token.only is None
+
+    def may(self, deed: str) -> bool:
+        """Whether it is an operator with the permissions for a deed: one of deeds.NEEDS."""
+        return self.is_operator and deeds.may(self.user, deed)
+
+    def demand(self, deed: str) -> None:
+        """Raise Problem unless an operator has the permissions for a deed."""
+        if missing := deeds.lacking(self.user, deed):
+            raise Problem("permission_missing", f"Your account lacks {', '.join(missing)}.")
 
 
 class ApiRequest(HttpRequest):
@@ -57,14 +67,18 @@ def identify(request: HttpRequest) -> Caller | None:
 
 
 class Needs(AuthBase):
-    """An endpoint's demand: a good token that has this scope (any of these)."""
+    """An endpoint's demand: a good token that has this scope (any of these).
+
+    With a `deed`, one of deeds.NEEDS, its user needs the permissions that the admin demands for it.
+    """
 
     openapi_type = "http"
     openapi_scheme = "bearer"
 
-    def __init__(self, *scopes: Scope) -> None:
+    def __init__(self, *scopes: Scope, deed: str = "") -> None:
         super().__init__()
         self.scopes = scopes
+        self.deed = deed
 
     def __call__(self, request: HttpRequest) -> Any:
         """Return the caller. Raises Problem."""
@@ -77,6 +91,8 @@ class Needs(AuthBase):
         if Scope.OPERATOR in self.scopes and not caller.is_operator:
             words = "This needs the token of an operator, and not one for one workspace only."
             raise Problem("scope_missing", words)
+        if self.deed:
+            caller.demand(self.deed)
         return caller
 
 

@@ -197,7 +197,8 @@ def create_token(request: HttpRequest, payload: TokenIn) -> Answer[NewTokenOut]:
         )
     except api_tokens.NotAllowed as refusal:
         raise Problem("refused", str(refusal)) from refusal
-    return Answer(201, NewTokenOut.made(token, payload.workspace, caller.token, text))
+    slug = _slugs([token]).get(token.only)
+    return Answer(201, NewTokenOut.made(token, slug, caller.token, text))
 
 
 @router.delete(

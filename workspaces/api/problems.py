@@ -43,6 +43,11 @@ CODES: Mapping[str, Code] = {
         "Your role may not do this",
         "Ask an owner of the workspace; `detail` names the role that may.",
     ),
+    "permission_missing": Code(
+        403,
+        "Your account lacks a permission of operators",
+        "Ask an operator who may do everything to give it to you; `detail` names it.",
+    ),
     "not_found": Code(
         404,
         "There is no such thing",

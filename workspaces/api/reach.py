@@ -16,15 +16,20 @@ from workspaces.models import Approval, Member, Role, Workspace
 
 @dataclass(frozen=True)
 class Reached:
-    """A workspace, and the caller's role in it: empty for an operator who is no member."""
+    """A workspace, and the caller's role in it: empty for an operator who is no member.
+
+    `is_operator` is one who may change workspaces: such a one may do what owners may.
+    """
 
     workspace: Workspace
     role: str
     is_operator: bool
 
     def may(self, ability: str) -> bool:
-        """Whether the caller may do this to it. Operators may do what owners may."""
-        return self.is_operator or access.is_at_least(self.role, access.NEEDS[ability])
+        """Whether the caller may do this to it. Operators who may only look are as viewers."""
+        return self.is_operator or access.is_at_least(
+            self.role or Role.VIEWER, access.NEEDS[ability]
+        )
 
 
 def workspaces(caller: Caller, *, gone: bool = False) -> QuerySet[Workspace]:
@@ -37,7 +42,7 @@ def workspaces(caller: Caller, *, gone: bool = False) -> QuerySet[Workspace]:
     found = Workspace.objects.all()
     if not gone:
         found = found.filter(purged_at=None, instance__purged_at=None)
-    if not caller.is_operator:
+    if not caller.may("see_workspaces"):
         found = found.filter(Exists(mine))
     if caller.token.only is not None:
         found = found.filter(pk=caller.token.only)
@@ -51,7 +56,9 @@ def workspaces(caller: Caller, *, gone: bool = False) -> QuerySet[Workspace]:
 
 def reached(caller: Caller, workspace: Workspace) -> Reached:
     """Return one of `workspaces` with the caller's role."""
-    return Reached(workspace, getattr(workspace, "role", None) or "", caller.is_operator)
+    return Reached(
+        workspace, getattr(workspace, "role", None) or "", caller.may("change_workspaces")
+    )
 
 
 def get(caller: Caller, slug: str, ability: str) -> Reached:
@@ -61,6 +68,8 @@ def get(caller: Caller, slug: str, ability: str) -> Reached:
         raise Problem("not_found", "There is no such workspace, or this token may not see it.")
     found = reached(caller, workspace)
     if not found.may(ability):
+        if not found.role:
+            caller.demand("change_workspaces")
         needed: Role = access.NEEDS[ability]
         raise Problem("role_too_low", f"Only the role {needed} may do this; yours is {found.role}.")
     return found

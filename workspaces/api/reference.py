@@ -29,6 +29,7 @@ TITLES: Mapping[str, str] = {
     "live": "Live",
     "setup": "Plugins, secrets, images",
     "people": "Members and tokens",
+    "operators": "For operators",
     "webhooks": "Webhooks",
 }
 

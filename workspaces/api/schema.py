@@ -32,6 +32,7 @@ TAGS: Mapping[str, str] = {
     "live": "Wait for a status; history and logs, as lists or as live streams.",
     "setup": "Plugins and their changes, secrets, releases, images.",
     "people": "Who belongs to a workspace, and the tokens with which programs act for people.",
+    "operators": "For operators: all customers' workspaces, plans, releases and the catalogue.",
     "webhooks": "Addresses that hear what happens, and what was sent to them.",
 }
 

@@ -33,7 +33,6 @@ from workspaces.api.shapes import (
 from workspaces.api.waiting import a_place, look_for
 from workspaces.api.workspace_routes import Cursor, Limit, seen_version, shown
 from workspaces.models import Approval, Change, Release, Workspace
-from workspaces.services import ChangedMeanwhile, version_of
 
 router = Router(tags=["setup"])
 
@@ -77,7 +76,7 @@ def _plugin(workspace: Workspace, approval: Approval, running: dict[int, Approva
     return PluginOut(
         name=approval.plugin.name,
         version=mine.version if mine else approval.version,
-        summary=approval.plugin.summary,
+        summary=approval.plugin.words,
         on=mine is not None,
         needs=[
             NeedOut(name=need["name"], help=need.get("help", ""), is_set=need["name"] in secrets)
@@ -115,10 +114,13 @@ def set_plugins(
     """
     caller = caller_of(request)
     workspace = reach.get(caller, slug, "change_plugins").workspace
-    seen = seen_version(request)
-    if seen is not None and seen != version_of(workspace):
-        raise ChangedMeanwhile
-    change = changes.request(workspace, caller.user, payload.plugins, secrets=payload.secrets)
+    change = changes.request(
+        workspace,
+        caller.user,
+        payload.plugins,
+        secrets=payload.secrets,
+        seen=seen_version(request),
+    )
     answer = shown(caller, response, workspace)
     response["Location"] = location(f"/workspaces/{slug}/changes/{change.pk}")
     return Answer(202, answer)
@@ -319,7 +321,7 @@ def list_images(
     """Built plugin sets: those of your workspaces, or all for an operator's token."""
     caller = caller_of(request)
     rows = Image.objects.all()
-    if not caller.is_operator:
+    if not caller.may("see_workspaces"):
         mine = reach.workspaces(caller).order_by().values("instance__image_id")
         rows = rows.filter(pk__in=mine)
     found, after = pages.by_id(rows, cursor, limit)

@@ -143,6 +143,10 @@ class WorkspaceOut(Schema):
     error: str | None = Field(
         description="What went wrong last and has not passed yet, in words.", examples=[None]
     )
+    suspended_reason: str | None = Field(
+        description="Why the operators suspended it; null when they did not.",
+        examples=["Unpaid since June."],
+    )
     created_at: datetime = Field(description="When it was made.")
     last_used_at: datetime = Field(description="When somebody last asked it for something.")
     deleted_at: datetime | None = Field(
@@ -170,6 +174,7 @@ class WorkspaceOut(Schema):
             metadata=workspace.metadata,
             moving=instance.is_moving,
             error=instance.last_error or None,
+            suspended_reason=workspace.suspended_reason or None,
             created_at=workspace.created_at,
             last_used_at=instance.last_used_at,
             deleted_at=workspace.deleted_at,

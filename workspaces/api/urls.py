@@ -8,10 +8,13 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from workspaces.api import reference
 from workspaces.api.callers import CHALLENGE
+from workspaces.api.catalogue_routes import router as catalogue
 from workspaces.api.door import door
 from workspaces.api.live_routes import router as live
+from workspaces.api.operator_routes import router as operators
 from workspaces.api.people_routes import router as people
 from workspaces.api.problems import Problem, of_refusal, of_validation
+from workspaces.api.release_routes import router as releases
 from workspaces.api.schema import Api
 from workspaces.api.setup_routes import router as setup
 from workspaces.api.waiting import HasLeft
@@ -30,7 +33,7 @@ api = Api(
         "Send `Authorization: Bearer <token>`; make tokens at /account/tokens/."
     ),
 )
-for router in (workspaces, live, setup, people, webhooks):
+for router in (workspaces, live, setup, people, webhooks, operators, releases, catalogue):
     api.add_router("", router)
 
 

@@ -43,8 +43,24 @@ DeliveryId = Annotated[
 ]
 
 
+# What an operator needs for the methods; one endpoint or another says something else.
+_DEEDS = {
+    "GET": "see_webhooks",
+    "POST": "change_webhook",
+    "PATCH": "change_webhook",
+    "DELETE": "remove_webhook",
+}
+
+
 def _endpoint(
-    method: str, path: str, name: str, summary: str, response: Any, *codes: str, **about: Any
+    method: str,
+    path: str,
+    name: str,
+    summary: str,
+    response: Any,
+    *codes: str,
+    deed: str = "",
+    **about: Any,
 ) -> Callable[[View], View]:
     """Register a view for a workspace's webhooks, and the same view for the operators'."""
 
@@ -62,10 +78,12 @@ def _endpoint(
             [method],
             f"/operator/webhooks{path}",
             response=response,
-            auth=Needs(Scope.OPERATOR),
+            auth=Needs(Scope.OPERATOR, deed=deed or _DEEDS[method]),
             operation_id=f"operator_{name}",
             summary=f"{summary}, of all workspaces",
-            openapi_extra=may_refuse("not_found", *(set(codes) - {"deleted"}), **about),
+            openapi_extra=may_refuse(
+                "not_found", "permission_missing", *(set(codes) - {"deleted"}), **about
+            ),
         )(_of_operators(view))
         return view
 
@@ -121,6 +139,7 @@ def list_webhooks(
     {201: NewWebhookOut},
     "refused",
     "deleted",
+    deed="add_webhook",
     headers=("Location",),
 )
 def create_webhook(
@@ -225,6 +244,7 @@ def list_deliveries(
     "Send a message again",
     {202: DeliveryOut},
     "refused",
+    deed="send_again",
     once=True,
 )
 def redeliver(

@@ -187,6 +187,7 @@ def update_workspace(
 def _change_plan(caller: Caller, workspace: Workspace, name: str) -> None:
     if not caller.is_operator:
         raise Problem("scope_missing", "Only an operator's token changes the plan.")
+    caller.demand("change_workspaces")
     plan = Plan.objects.filter(name=name).first()
     if plan is None:
         raise invalid("body.plan", "There is no plan of this name.")

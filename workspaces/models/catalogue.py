@@ -125,6 +125,8 @@ class Approval(models.Model):
         WITHDRAWN = "withdrawn"
 
     class Reach(models.TextChoices):
+        """Who may use it."""
+
         EVERYONE = "everyone"
         GRANTED = "granted", "only workspaces with a grant"
 

@@ -63,6 +63,9 @@ class Workspace(models.Model):
     instance = models.OneToOneField(Instance, on_delete=models.PROTECT, related_name="workspace")
     # What an integrator wants to remember of it, {name: text}: ours to keep, theirs to understand.
     metadata = models.JSONField(default=dict, blank=True)
+    # Why the operators suspended it, for its members; empty when they did not. It outlasts a
+    # deletion, so that bringing it back does not lift a suspension.
+    suspended_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     # Deletion was asked for; until the instance is purged it can be undone.
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)

@@ -176,5 +176,5 @@ def test_nothing_is_found_with_a_customers_token(
 def test_nothing_is_found_with_an_operators_token(
     live_server: LiveServer, customer: User, tmp_path: Path
 ) -> None:
-    operator = factories.make_user(is_staff=True)
+    operator = factories.make_user(is_staff=True, is_superuser=True)
     find_nothing(live_server.url, tmp_path, operator, "operator")

@@ -145,7 +145,7 @@ def test_who_may(api: Api, workspace: Workspace, owner: User) -> None:
 
 
 def test_operators_hear_of_all(workspace: Workspace, owner: User, receiver: Receiver) -> None:
-    operator = factories.make_user(is_staff=True)
+    operator = factories.make_user(is_staff=True, is_superuser=True)
     theirs = api_of(operator, "operator")
     made = theirs.post("/operator/webhooks", {"url": receiver.url})
     here = f"/operator/webhooks/{made.json()['id']}"

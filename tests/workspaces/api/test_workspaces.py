@@ -38,6 +38,7 @@ def test_create_answers_with_the_workspace_and_its_address(api: Api, owner: User
         "metadata": {"customer": "4711"},
         "moving": True,
         "error": None,
+        "suspended_reason": None,
         "created_at": "",
         "last_used_at": "",
         "deleted_at": None,
@@ -285,7 +286,7 @@ def test_a_token_for_one_workspace_opens_no_other(owner: User) -> None:
 
 
 def test_operators_see_all_with_the_scope_only() -> None:
-    operator = factories.make_user(is_staff=True)
+    operator = factories.make_user(is_staff=True, is_superuser=True)
     factories.make_workspace(factories.make_user(), "trees")
     plain, mighty = api_of(operator), api_of(operator, "operator", "read", "lifecycle")
     assert code_of(plain.get("/workspaces/trees")) == "not_found"
