@@ -76,7 +76,7 @@ def add_plugin(name: str, by: User | None) -> Plugin:
     with transaction.atomic():
         plugin, new = Plugin.objects.get_or_create(name=name, defaults={"added_by": by})
         if not new and plugin.state != Plugin.State.REFUSED:
-            raise Refused(f"{name} is in the catalogue already.", "name")
+            raise Refused(f"{name} is in the catalogue already.", "name", code="exists")
         refresh(plugin)
     return plugin
 

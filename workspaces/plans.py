@@ -59,6 +59,8 @@ def _save(plan: Plan, values: Mapping[str, Any]) -> Plan:
         # Everybody who changes the default takes this row first, so that two cannot both be it.
         list(Plan.objects.select_for_update().filter(is_default=True))
         Plan.objects.filter(is_default=True).exclude(pk=plan.pk).update(is_default=False)
+    if Plan.objects.filter(name=plan.name).exclude(pk=plan.pk).exists():
+        raise Refused("There is a plan of this name already.", "name", code="exists")
     try:
         plan.full_clean()
     except ValidationError as error:

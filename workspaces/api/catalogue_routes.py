@@ -91,7 +91,7 @@ def list_plugins(
     auth=Needs(Scope.OPERATOR, deed="add_plugin"),
     operation_id="add_plugin",
     summary="Add a plugin to the catalogue",
-    openapi_extra=may_refuse("permission_missing", once=True, headers=["Location"]),
+    openapi_extra=may_refuse("permission_missing", "exists", once=True, headers=["Location"]),
 )
 def add_plugin(request: HttpRequest, response: HttpResponse, payload: EntryIn) -> Answer[EntryOut]:
     """Put a package into the catalogue. A worker reads what it is: look at `Location`.

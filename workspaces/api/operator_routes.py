@@ -163,7 +163,7 @@ def list_plans(
     auth=Needs(Scope.OPERATOR, deed="add_plan"),
     operation_id="create_plan",
     summary="Make a plan",
-    openapi_extra=may_refuse("permission_missing", once=True, headers=HEADERS_OF_ONE),
+    openapi_extra=may_refuse("permission_missing", "exists", once=True, headers=HEADERS_OF_ONE),
 )
 def create_plan(request: HttpRequest, response: HttpResponse, payload: PlanIn) -> Answer[PlanOut]:
     """Make a plan. With `is_default`, new workspaces get it from now on."""
@@ -193,6 +193,7 @@ def get_plan(request: HttpRequest, response: HttpResponse, plan_id: PlanId) -> P
     openapi_extra=may_refuse(
         "not_found",
         "permission_missing",
+        "exists",
         "changed_meanwhile",
         if_match=True,
         headers=HEADERS_OF_ONE,

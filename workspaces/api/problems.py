@@ -69,6 +69,7 @@ CODES: Mapping[str, Code] = {
     "slug_taken": Code(
         409, "Somebody has this slug", "Choose another one, or leave it out and get one."
     ),
+    "exists": Code(409, "There is one of this name already", "Use that one, or another name."),
     "quota_reached": Code(
         409,
         "The plan allows no more workspaces",

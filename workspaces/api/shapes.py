@@ -1,8 +1,10 @@
 """What goes into the API and comes out of it. Every field says what it is, with an example."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Self, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin
 
 from django.conf import settings
 from ninja import Schema
@@ -13,6 +15,8 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationInfo,
+    field_validator,
 )
 
 from accounts.api_tokens import Scope
@@ -69,9 +73,33 @@ class Visibility(StrEnum):
 
 
 class In(Schema):
-    """What is sent to us: a name that we do not know is a mistake, and refused."""
+    """What is sent to us: a name that we do not know is a mistake, and so is "5" for 5."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_the_right_kind(cls, value: Any, about: ValidationInfo) -> Any:
+        """pydantic would read numbers out of texts, and take 1 for true."""
+        kinds = set(_kinds(cls.model_fields[about.field_name or ""].annotation))
+        if value is None or not kinds & {int, float, bool}:
+            return value
+        if bool in kinds and not isinstance(value, bool):
+            raise ValueError("Send true or false.")
+        if bool not in kinds and isinstance(value, str | bool):
+            raise ValueError("Send a number.")
+        return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yield the types of which one may be given."""
+    if isinstance(annotation, UnionType):
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    elif get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    else:
+        yield annotation
 
 
 class Page(Schema, Generic[T]):

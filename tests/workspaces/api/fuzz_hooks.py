@@ -25,7 +25,10 @@ DELETED_LATER = re.compile(r"DELETE /api/v1/workspaces/[^/]+")
 STREAM = "text/event-stream"
 _numbers = count()
 # Values that name something: a schema cannot say which things there are.
-NAMES = {"query.cursor", "body.plan", "body.workspace", "body.slug"}
+NAMES = {
+    *("query.cursor", "body.plan", "body.workspace", "body.slug", "body.url"),
+    *("body.version", "body.release", "body.source", "body.target"),
+}
 
 
 @schemathesis.hook

@@ -392,3 +392,15 @@ def test_times_may_be_of_any_zone_but_must_have_one(
 ) -> None:
     body = {"name": "nightly", "scopes": ["read"], "expires_at": moment}
     assert api.post("/tokens", body).status_code == status
+
+
+@pytest.mark.parametrize("value", ["5", True, 1.5, [5]])
+def test_a_number_is_a_number(value: object) -> None:
+    operator = factories.make_user(is_staff=True, is_superuser=True)
+    api = api_of(operator, "operator")
+    response = api.post("/operator/plans", {"name": "Large", "spares": value})
+    assert code_of(response) == "invalid"
+    assert response.json()["errors"][0]["field"] == "body.spares"
+    assert code_of(api.post("/operator/plans", {"name": "Large", "internet": 1})) == "invalid"
+    assert api.post("/operator/plans", {"name": "Large", "spares": 5}).status_code == 201
+    assert code_of(api.post("/operator/plans", {"name": "Large"})) == "exists"
