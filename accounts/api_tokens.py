@@ -199,9 +199,10 @@ def find(text: str) -> ApiToken | None:
     return next(iter(matching(text)[:1]), None)
 
 
-def find_again(token: ApiToken) -> bool:
-    """Whether a token that was found earlier is good still: whoever keeps a stream open asks."""
-    return good(token.user).filter(pk=token.pk, user__is_active=True).exists()
+def find_again(token: ApiToken) -> ApiToken | None:
+    """Return a token that was found earlier as it is now, with its user; None if it is not good."""
+    found = _good().filter(pk=token.pk, user__is_active=True).select_related("user")
+    return next(iter(found[:1]), None)
 
 
 def note_use(token: ApiToken) -> None:

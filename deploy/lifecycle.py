@@ -98,10 +98,16 @@ def claim_spare(image: Image, **limits: Unpack[Limits]) -> Instance | None:
         instance = ready.order_by("created_at").first()
         if instance is None:
             return None
-        Instance.objects.filter(pk=instance.pk).update(
-            spare=False, last_used_at=timezone.now(), announced=""
-        )
-    instance.spare = False
+        claimed: dict[str, Any] = {
+            "spare": False,
+            "last_used_at": timezone.now(),
+            # What it did before is nobody's history, and its new owner has heard of no status.
+            "history": uuid4(),
+            "announced": "",
+        }
+        Instance.objects.filter(pk=instance.pk).update(**claimed)
+    for name, value in claimed.items():
+        setattr(instance, name, value)
     return instance
 
 
@@ -122,10 +128,13 @@ def succeed(instance_id: UUID | str) -> Instance:
             raise NotAllowed("This workspace is not being deleted.")
         if not old.volume or old.purged_at or not old.purge_at or old.purge_at <= timezone.now():
             raise NotAllowed("It is too late: the data has been removed.", "too_late")
-        volume = old.volume
+        volume, history = old.volume, old.history
         _request(old, "succeeded", volume="", secrets={}, purge_at=timezone.now())
+        # What becomes of the old one is nobody's history any more.
+        Instance.objects.filter(pk=old.pk).update(history=uuid4())
         return _add(
             Instance(
+                history=history,
                 key=secrets.token_urlsafe(32),
                 volume=volume,
                 image=old.image,
@@ -328,17 +337,22 @@ def _request(instance: Instance, kind: str, **changes: Any) -> None:
 
 def _note(instance: Instance, kind: str, *, step: bool = False, **event: Any) -> None:
     """Write an event and tell everybody. The caller has written to the row, so nobody else does."""
-    status = _new_status(instance)
+    row = Instance.objects.get(pk=instance.pk)  # what the caller holds may be older
+    status = _new_status(row)
     written = InstanceEvent.objects.create(
-        instance_id=instance.pk, generation=instance.generation, kind=kind, status=status, **event
+        instance_id=row.pk,
+        history=row.history,
+        generation=instance.generation,
+        kind=kind,
+        status=status,
+        **event,
     )
     happened.send(InstanceEvent, event=written)
-    notify.send(instance.pk, step=step and not status)
+    notify.send(row.pk, step=step and not status)
 
 
-def _new_status(instance: Instance) -> str:
+def _new_status(row: Instance) -> str:
     """Return the status if no event has told of it yet, and note that one does now."""
-    row = Instance.objects.get(pk=instance.pk)  # what the caller holds may be older
     if row.status == row.announced:
         return ""
     Instance.objects.filter(pk=row.pk).update(announced=row.status)

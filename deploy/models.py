@@ -47,6 +47,10 @@ class Instance(models.Model):
     # Empty once a successor has taken it over.
     volume = models.CharField(max_length=120, blank=True, editable=False)
 
+    # The history that its events are part of. A successor takes it over, and with a claim a new one
+    # begins; so what they have in common is found by one value that stays.
+    history = models.UUIDField(default=uuid.uuid4, editable=False)
+
     # Made ahead of time, for whoever comes next: nobody has claimed it yet.
     spare = models.BooleanField(default=False, db_default=False, editable=False)
     # When it last said that its volume holds nobody's data. The row alone does not know: it may
@@ -147,11 +151,14 @@ class Instance(models.Model):
 class InstanceEvent(models.Model):
     """Something that was asked of, done to, or seen of an instance. Append only.
 
-    Events of one instance get their ids in the order in which they are committed, because whoever
-    writes one holds the instance's row. So a reader that knows the last id misses nothing.
+    Events of one history get their ids in the order in which they are committed, because whoever
+    writes one holds the instance's row, and only one instance at a time writes a history. So a
+    reader that knows the last id misses nothing.
     """
 
     instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="events")
+    # The instance's, then.
+    history = models.UUIDField(null=True, editable=False)
     at = models.DateTimeField(default=timezone.now, editable=False)
     generation = models.PositiveIntegerField()
     # A plan.Action, a request (want_running, …) or an observation (exited, …).
@@ -166,6 +173,7 @@ class InstanceEvent(models.Model):
         ordering: ClassVar[list[str]] = ["id"]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["instance", "id"], name="events_of_instance"),
+            models.Index(fields=["history", "id"], name="events_of_history"),
         ]
 
     def __str__(self) -> str:

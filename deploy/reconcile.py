@@ -259,7 +259,7 @@ def _create(work: Work) -> Observation | None:
 
 
 def _start(work: Work) -> Observation | None:
-    if not work.slot.take():
+    if not work.slot.take() or _something_else_is_wanted(work):
         return None
     engine = get_engine()
     engine.start(work.name)

@@ -145,6 +145,5 @@ def add_member(workspace: Workspace, user: User, role: Role) -> Member:
 
 def add_event(instance: Instance, kind: str, **fields: Any) -> InstanceEvent:
     """Record an event of an instance."""
-    return InstanceEvent.objects.create(
-        instance=instance, generation=instance.generation, kind=kind, **fields
-    )
+    told = {"generation": instance.generation, "history": instance.history} | fields
+    return InstanceEvent.objects.create(instance=instance, kind=kind, **told)

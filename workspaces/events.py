@@ -2,60 +2,66 @@
 
 The ids of both come from one sequence, and whoever writes one holds the row of the workspace or of
 its instance. So they become visible in their order: a reader that has seen an id misses nothing by
-asking for what is greater.
+asking for what is greater. A workspace that was deleted and restored has had several instances, one
+after the other; their events are one history.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from django.db.models import (
-    BooleanField,
-    F,
-    IntegerField,
-    OuterRef,
-    Q,
-    QuerySet,
-    Subquery,
-    Value,
-)
-from django.db.models.functions import Coalesce
+from django.db.models import BooleanField, F, IntegerField, QuerySet, Value
 
-from deploy.models import Instance, InstanceEvent
+from deploy.models import InstanceEvent
 from workspaces.models import Activity, Workspace
 
 _FIELDS = ("id", "at", "what", "more", "duration_ms", "failed", "status", "who_id")
 
-_claims = InstanceEvent.objects.filter(instance=OuterRef("instance"), kind="claimed").order_by(
-    "-id"
-)
-
 
 def rows_of(
-    workspace: Workspace, ids: Mapping[str, int] | None = None, *, leave_out: Iterable[str] = ()
+    workspace: Workspace, *, leave_out: Iterable[str] = ()
 ) -> QuerySet[Any, dict[str, Any]]:
-    """Return what happened, as plain rows of one query; `deed` tells people's from the instance's.
-
-    `ids` are lookups of the id, such as `{"id__gt": 7}`. A workspace that was deleted and restored
-    has had several instances: all of them count.
-    """
-    ids = ids or {}
-    both = _events(workspace, leave_out, ids).union(_deeds(workspace, ids), all=True)
+    """Return all that happened, as plain rows; `deed` tells people's from the instance's."""
+    both = _events(workspace, leave_out, {}).union(_deeds(workspace, {}), all=True)
     return cast("QuerySet[Any, dict[str, Any]]", both)
+
+
+def newest(
+    workspace: Workspace,
+    limit: int,
+    ids: Mapping[str, int] | None = None,
+    *,
+    leave_out: Iterable[str] = (),
+) -> list[dict[str, Any]]:
+    """Return the newest so many, newest first. It costs the same however long the history is.
+
+    `ids` are lookups of the id, such as `{"id__lt": 7}`.
+    """
+    return _some(workspace, "-id", limit, ids or {}, leave_out)
+
+
+def following(workspace: Workspace, after: int, limit: int) -> list[dict[str, Any]]:
+    """Return the first so many behind the id `after`, oldest first."""
+    return _some(workspace, "id", limit, {"id__gt": after}, ())
+
+
+def _some(
+    workspace: Workspace,
+    order: str,
+    limit: int,
+    ids: Mapping[str, int],
+    leave_out: Iterable[str],
+) -> list[dict[str, Any]]:
+    """Ask once: in two questions a row could become visible behind the one, before the other."""
+    events = _events(workspace, leave_out, ids).order_by(order)[:limit]
+    deeds = _deeds(workspace, ids).order_by(order)[:limit]
+    return list(events.union(deeds, all=True).order_by(order)[:limit])
 
 
 def _events(
     workspace: Workspace, leave_out: Iterable[str], ids: Mapping[str, int]
 ) -> QuerySet[Any]:
-    instances = Instance.objects.filter(
-        Q(pk=workspace.instance_id) | Q(successors=workspace.instance_id)
-    )
-    found = InstanceEvent.objects.filter(
-        instance__in=instances.order_by().values("pk"),
-        # What a spare did before somebody claimed it is nobody's history.
-        id__gte=Coalesce(Subquery(_claims.values("id")[:1]), 0),
-    )
     rows: QuerySet[Any] = (
-        found.filter(**ids)
+        InstanceEvent.objects.filter(history=workspace.instance.history, **ids)
         .exclude(kind__in=[*leave_out])
         .order_by()
         .annotate(what=F("kind"), more=F("message"), who_id=Value(None, IntegerField()))

@@ -117,6 +117,11 @@ def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
     return events.rows_of(workspace, leave_out=_SAID_BY_DEEDS).order_by("-id")
 
 
+def recent(workspace: Workspace, limit: int) -> list[Entry]:
+    """Return the newest so many, in words."""
+    return entries(events.newest(workspace, limit, leave_out=_SAID_BY_DEEDS))
+
+
 def entries(rows: list[dict[str, Any]]) -> list[Entry]:
     """Return the words for some of `rows_of`'s rows."""
     people = User.objects.with_names().filter(pk__in={row["who_id"] for row in rows} - {None})

@@ -138,7 +138,7 @@ def _state(member: Member) -> dict[str, Any]:
         "mark": mark,
         "busy": progress.is_busy(workspace.instance),
         "progress": progress.progress_of(workspace.instance),
-        "recent": history.entries(list(history.rows_of(workspace)[:RECENT])),
+        "recent": history.recent(workspace, RECENT),
         "now": timezone.now(),
     }
 

@@ -485,6 +485,7 @@ def test_activity_is_paged_and_survives_an_undone_deletion(
     InstanceEvent.objects.bulk_create(
         InstanceEvent(
             instance=workspace.instance,
+            history=workspace.instance.history,
             generation=1,
             kind="sleep" if number else "pause",
             at=long_ago + timedelta(minutes=number),

@@ -66,6 +66,14 @@ def identify(request: HttpRequest) -> Caller | None:
     return caller
 
 
+def again(caller: Caller) -> Caller:
+    """Return a caller as token and user are now, for those who stay. Raises Problem."""
+    token = api_tokens.find_again(caller.token)
+    if token is None:
+        raise Problem("not_signed_in", headers=CHALLENGE)
+    return Caller(token, token.user, caller.budget)
+
+
 class Needs(AuthBase):
     """An endpoint's demand: a good token that has this scope (any of these).
 

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from django.db import connection
@@ -11,13 +10,13 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
-from accounts.api_tokens import Scope, find_again
+from accounts.api_tokens import Scope
 from accounts.models import User
 from deploy import logs, notify
 from deploy.states import Status
 from workspaces import events, history
 from workspaces.api import pages, reach
-from workspaces.api.callers import Caller, Needs, caller_of
+from workspaces.api.callers import Caller, Needs, again, caller_of
 from workspaces.api.problems import Problem, invalid
 from workspaces.api.schema import SLUG, STREAM, may_refuse
 from workspaces.api.shapes import EventOut, LogOut, Page, WorkspaceOut
@@ -63,22 +62,24 @@ def wait(
 
     mine = Workspace.objects.filter(pk=found.workspace.pk).select_related("instance")
 
-    def settled() -> bool:
+    def settled() -> str:
         look_for(request)
         instance = mine.get().instance
-        if is_so(instance, status):
-            return True
-        if words := why_never(instance, status):
-            raise Problem("never", words)
-        return False
+        return _TRUE if is_so(instance, status) else why_never(instance, status)
 
     with a_place(caller):
-        true = notify.wait_until(found.workspace.instance_id, settled, timeout, steps=False)
-    row = _still(caller, found.workspace)
-    if not true:
+        end = notify.wait_until(found.workspace.instance_id, settled, timeout, steps=False)
+    reached = still(caller, found.workspace, "see")
+    if end is None:
         words = f"It is not {status} after {timeout:g} s. Ask again to wait on."
         raise Problem("timeout", words)
-    return WorkspaceOut.of(reach.reached(caller, row))
+    if end is not _TRUE:
+        raise Problem("never", end)
+    return WorkspaceOut.of(reached)
+
+
+# What `settled` says when it is so; anything else is why it never will be.
+_TRUE = "true"
 
 
 # --- what happened -------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def list_events(
     ids: dict[str, int] = {} if after is None else {"id__gt": after}
     if cursor:
         (ids["id__lt"],) = pages.read_cursor(cursor, pages.number)
-    rows = list(events.rows_of(found.workspace, ids).order_by("-id")[: limit + 1])
+    rows = events.newest(found.workspace, limit + 1, ids)
     more = pages.cursor_of(rows[limit - 1]["id"]) if len(rows) > limit else None
     return Page[EventOut](items=shown(rows[:limit]), next=more)
 
@@ -171,30 +172,35 @@ def _stream_events(
 ) -> HttpResponseBase:
     caller = caller_of(request)
     if after is None:
-        newest = events.rows_of(workspace).order_by("-id")[:1]
-        after = next((row["id"] for row in newest), 0)
+        after = next((row["id"] for row in events.newest(workspace, 1)), 0)
     last = after
 
-    def news(now: Workspace) -> list[str]:
-        nonlocal last
+    def news() -> list[dict[str, Any]]:
         look_for(request)
-        rows = list(events.rows_of(now, {"id__gt": last}).order_by("id")[:BATCH])
+        return events.following(workspace, last, BATCH)
+
+    def wait(now: Workspace) -> list[str]:
+        nonlocal last
+        rows = notify.wait_until(now.instance_id, news, HEARTBEAT_SECONDS) or []
         last = rows[-1]["id"] if rows else last
         return [_message(event.model_dump_json(), str(event.id)) for event in shown(rows)]
 
-    def wait() -> list[str]:
-        now = _still(caller, workspace)
-        return notify.wait_until(now.instance_id, partial(news, now), HEARTBEAT_SECONDS) or []
-
-    return _stream(caller, wait)
+    return _stream(caller, workspace, "read_activity", wait)
 
 
-def _still(caller: Caller, workspace: Workspace) -> Workspace:
-    """Return the workspace as it is now, if the caller still may see it. Raises Problem."""
-    row = reach.workspaces(caller, gone=True).filter(pk=workspace.pk).first()
-    if row is None or not find_again(caller.token):
+def still(caller: Caller, workspace: Workspace, ability: str) -> reach.Reached:
+    """Return the workspace as it is now, if the caller still may do this to it. Raises Problem.
+
+    Who waited may have lost the token, the role or the right meanwhile.
+    """
+    now = again(caller)
+    row = reach.workspaces(now, gone=True).filter(pk=workspace.pk).first()
+    if row is None:
         raise Problem("not_found")
-    return row
+    reached = reach.reached(now, row)
+    if not reached.may(ability):
+        raise Problem("role_too_low")
+    return reached
 
 
 # --- streams -------------------------------------------------------------------------------------
@@ -205,16 +211,23 @@ def _message(data: str, event_id: str = "", kind: str = "") -> str:
     return f"{head}data: {data}\n\n"
 
 
-def _stream(caller: Caller, wait: Callable[[], list[str]]) -> HttpResponseBase:
-    """Return a stream of what `wait` says; it says nothing now and then, to notice who left."""
+def _stream(
+    caller: Caller, workspace: Workspace, ability: str, wait: Callable[[Workspace], list[str]]
+) -> HttpResponseBase:
+    """Return a stream of what `wait` says; it says nothing now and then, to notice who left.
+
+    Nothing goes out without another look at whether the caller still may have it.
+    """
     holds = Holds(caller)
     holds.take()
 
     def messages() -> Iterator[str]:
         try:
             yield "retry: 2000\n\n"
+            now = workspace
             while True:
-                found = wait()
+                found = wait(now)
+                now = still(caller, workspace, ability).workspace
                 connection.close()  # between two looks it is others'
                 yield "".join(found) if found else ": nothing new\n\n"
         except HasLeft:
@@ -281,19 +294,18 @@ def _stream_log(request: HttpRequest, workspace: Workspace, tail: int) -> HttpRe
     follower = _Follower(tail)
     first = True
 
-    def wait() -> list[str]:
+    def wait(now: Workspace) -> list[str]:
         nonlocal first
         if not first:
             connection.close()
             time.sleep(LOG_SECONDS)  # an engine says nothing by itself
         first = False
         look_for(request)
-        fresh = _still(caller, workspace)
-        stored = logs.tail(fresh.instance_id)
+        stored = logs.tail(now.instance_id)
         lines = follower.new(stored.text.splitlines() if stored else [])
         return [_message(json.dumps(line)) for line in lines]
 
-    return _stream(caller, wait)
+    return _stream(caller, workspace, "read_logs", wait)
 
 
 class _Follower:

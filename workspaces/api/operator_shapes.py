@@ -290,7 +290,11 @@ class RolloutOut(Schema):
 class EntryIn(In):
     """A package to be put into the catalogue."""
 
-    name: Text = Field(description="As on the package index.", examples=["datasette-vega"])
+    name: Text = Field(
+        description="As on the package index.",
+        examples=["datasette-vega"],
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$",
+    )
 
 
 class EntryChanges(In):
@@ -356,7 +360,10 @@ class NeedIn(In):
         "", description="What it is and where to get it.", examples=["Your key for OpenCage"]
     )
     option: Short = Field(
-        "", description="The plugin's setting that gets it too.", examples=["api_key"]
+        "",
+        description="The plugin's setting that gets it too.",
+        examples=["api_key"],
+        pattern=r"^([A-Za-z_][A-Za-z0-9_-]{0,99})?$",
     )
 
 

@@ -12,7 +12,7 @@ from deploy import notify
 from deploy.models import Image
 from workspaces import changes, sets
 from workspaces.api import pages, reach
-from workspaces.api.callers import Needs, caller_of
+from workspaces.api.callers import Needs, again, caller_of
 from workspaces.api.problems import Problem
 from workspaces.api.schema import HEADERS_OF_ONE, SLUG, may_refuse
 from workspaces.api.shapes import (
@@ -226,7 +226,7 @@ def wait_for_change(
 
     with a_place(caller):
         ended = notify.wait_until(workspace.instance_id, over, timeout)
-    reach.get(caller, slug, "see")
+    reach.get(again(caller), slug, "see")
     if ended is None:
         raise Problem("timeout", f"It is not over after {timeout:g} s. Ask again to wait on.")
     return ChangeOut.of(ended)

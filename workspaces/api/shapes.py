@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import UnionType
-from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, Self, TypeVar, Union, get_args, get_origin
 
 from django.conf import settings
 from ninja import Schema
@@ -93,7 +93,7 @@ class In(Schema):
 
 def _kinds(annotation: Any) -> Iterator[Any]:
     """Yield the types of which one may be given."""
-    if isinstance(annotation, UnionType):
+    if get_origin(annotation) in (Union, UnionType):
         for part in get_args(annotation):
             yield from _kinds(part)
     elif get_origin(annotation) is Annotated:

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils import timezone
 
 from deploy.models import Instance
-from deploy.states import STOPPED_STATUS, Desired, Status, StopReason
+from deploy.states import STOPPED_STATUS, Desired, Observed, Status, StopReason
 from workspaces.api.callers import Caller
 from workspaces.api.problems import Problem
 
@@ -93,13 +94,19 @@ def is_so(instance: Instance, wanted: Status) -> bool:
     What is being stopped, or replaced after a restart, still says `running`: it is not gone yet,
     and nobody waits for that.
     """
-    if instance.status is not wanted:
+    if instance.status is not wanted or _about_to_start(instance):
         return False
     return wanted is not Status.RUNNING or (
         instance.desired == Desired.RUNNING
         and instance.ready
         and instance.observed_generation == instance.generation
     )
+
+
+def _about_to_start(instance: Instance) -> bool:
+    """Whether a worker has just made its container, and may not know yet that it is not wanted."""
+    held = instance.lease_expires_at is not None and instance.lease_expires_at > timezone.now()
+    return held and instance.lease_token is not None and instance.observed == Observed.CREATED
 
 
 def why_never(instance: Instance, wanted: Status) -> str:

@@ -175,6 +175,9 @@ class Activity(models.Model):
     class Meta:
         ordering: ClassVar[list[str]] = ["id"]
         verbose_name_plural = "activities"
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["workspace", "id"], name="deeds_of_workspace"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.verb} {self.detail}".strip()

@@ -6,10 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
+from django.db import connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
@@ -17,13 +20,13 @@ from pytest_django.live_server_helper import LiveServer
 from accounts import api_tokens
 from accounts.models import User
 from deploy import lifecycle
-from deploy.models import Instance, LogTail
+from deploy.models import Instance, InstanceEvent, LogTail
 from deploy.states import Observed, Status, StopReason
 from tests import factories
 from tests.workspaces.api.conftest import EVERYTHING, api_of, code_of
-from workspaces import services
+from workspaces import events, services
 from workspaces.api import live_routes
-from workspaces.models import Workspace
+from workspaces.models import Member, Role, Workspace
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("ready")]
 
@@ -261,7 +264,7 @@ def test_a_stream_ends_when_the_token_does(
             api_tokens.revoke(token)
         rest = list(lines)
     assert "event: end" in rest
-    assert json.loads(rest[-2].removeprefix("data: "))["code"] == "not_found"
+    assert json.loads(rest[-2].removeprefix("data: "))["code"] == "not_signed_in"
 
 
 # --- logs ----------------------------------------------------------------------------------------
@@ -285,3 +288,111 @@ def test_following_tells_each_line_once() -> None:
     assert follower.new([]) == []  # a fresh container has written nothing yet
     assert follower.new(["f"]) == ["f"]
     assert follower.new(["x", "y"]) == [live_routes._GAP, "x", "y"]
+
+
+# --- those who stay while things change ----------------------------------------------------------
+
+
+def test_an_undelete_is_told_whole_and_in_order(http: httpx.Client, owner: User) -> None:
+    """Two instances, one history: nothing is missed, and the old one's end is nobody's news."""
+    workspace = factories.make_workspace(owner, "trees")
+    services.delete(workspace, owner)
+    old = Workspace.objects.get().instance
+    with http.stream("GET", "/workspaces/trees/events", headers=SSE) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "retry: 2000"
+        services.undelete(Workspace.objects.get(), owner)
+        told = read(lines, 3)
+        assert [(event["kind"], event["status"]) for event in told] == [
+            ("succeeded", None),
+            ("create_requested", "provisioning"),
+            ("restored", None),
+        ]
+        factories.set_status(old, Status.DELETED)
+        factories.add_event(Instance.objects.get(pk=old.pk), "purge", status="deleted")
+        services.rename(Workspace.objects.get(), owner, "Oaks")
+        assert [event["kind"] for event in read(lines, 1)] == ["renamed"]
+    kinds = [e["kind"] for e in http.get("/workspaces/trees/events").json()["items"]]
+    assert "purge" not in kinds
+    # All of it is still there after it was deleted and restored again.
+    services.delete(Workspace.objects.get(), owner)
+    services.undelete(Workspace.objects.get(), owner)
+    again = [e["kind"] for e in http.get("/workspaces/trees/events?limit=200").json()["items"]]
+    assert again[-len(kinds) :] == kinds
+
+
+@pytest.mark.parametrize(("address", "code"), [("events", "not_found"), ("logs", "role_too_low")])
+def test_a_stream_ends_with_the_right_to_it(
+    live_server: LiveServer, owner: User, address: str, code: str
+) -> None:
+    workspace = factories.make_workspace(owner, "trees")
+    LogTail.objects.create(instance=workspace.instance, text="2026-11-27T10:00:00Z one")
+    friend = factories.make_user()
+    member = factories.add_member(workspace, friend, Role.EDITOR)
+    _, text = api_tokens.create(friend, "test", EVERYTHING)
+    headers = SSE | {"Authorization": f"Bearer {text}"}
+    path = f"{live_server.url}/api/v1/workspaces/trees/{address}"
+    with httpx.stream("GET", path, headers=headers, timeout=SECONDS) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "retry: 2000"
+        if code == "not_found":
+            member.delete()
+        else:
+            Member.objects.filter(pk=member.pk).update(role=Role.VIEWER)
+        services.rename(workspace, owner, "Oaks")
+        rest = list(lines)
+    assert not any("Oaks" in line for line in rest)
+    assert json.loads(rest[-2].removeprefix("data: "))["code"] == code
+
+
+def test_whoever_is_removed_while_waiting_hears_nothing(
+    live_server: LiveServer, owner: User
+) -> None:
+    workspace = services.create_workspace(owner, "Trees", "trees")
+    friend = factories.make_user()
+    member = factories.add_member(workspace, friend, Role.VIEWER)
+    _, text = api_tokens.create(friend, "test", EVERYTHING)
+    address = f"{live_server.url}/api/v1/workspaces/trees/wait?status=running&timeout=30"
+    headers = {"Authorization": f"Bearer {text}"}
+    answers: list[httpx.Response] = []
+    with meanwhile(lambda: answers.append(httpx.get(address, headers=headers, timeout=SECONDS))):
+        time.sleep(0.3)
+        member.delete()
+        factories.set_status(workspace.instance, Status.FAILED)
+        lifecycle.record_claimed(workspace.instance)
+    assert (answers[0].status_code, answers[0].json()["code"]) == (404, "not_found")
+    assert "memory" not in answers[0].text
+
+
+def test_history_costs_the_same_however_long_it_is(owner: User) -> None:
+    workspace = factories.make_workspace(owner, "trees")
+    InstanceEvent.objects.bulk_create(
+        InstanceEvent(
+            instance=workspace.instance,
+            history=workspace.instance.history,
+            generation=1,
+            kind="start",
+        )
+        for _ in range(20_000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE deploy_instanceevent, workspaces_activity")
+    seen = api_of(owner).get("/workspaces/trees/events?limit=1").json()
+    last = seen["items"][0]["id"]
+    for look in (
+        lambda: events.newest(workspace, 1),
+        lambda: events.following(workspace, last - 2, 10),
+    ):
+        with CaptureQueriesContext(connection) as queries:
+            assert look()
+        (query,) = queries
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query['sql']}")
+            (plan,) = cursor.fetchone()[0]
+        assert read_rows(plan["Plan"]) < 200
+
+
+def read_rows(node: dict[str, Any]) -> int:
+    """How many rows a plan read, all in all."""
+    own = int(node["Actual Rows"]) + int(node.get("Rows Removed by Filter", 0))
+    return own + sum(read_rows(part) for part in node.get("Plans", ()))

@@ -250,7 +250,6 @@ def test_a_plan_that_stays_as_it_is_leaves_no_trace(ops: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"name": "Standard"}, "body.name"),
         ({"name": ""}, "body.name"),
         ({"name": "x" * 51}, "body.name"),
         ({"name": "a\0b"}, "body.name"),
