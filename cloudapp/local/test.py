@@ -29,6 +29,9 @@ from cloudapp.local.venv import DEVELOPMENT_LOCK, ensure_venv
 
 STATE = VAR / "test" / "state"
 NAMESPACE_PREFIX = "cloudapp-test-"
+# Much of the time a test waits for a container or a process: two at once are done sooner, also on
+# two cores. See tests/apart.py for what keeps them apart.
+SIDE_BY_SIDE = ("--numprocesses=2", "--dist=loadscope", "--no-loadscope-reorder")
 LINTS: Mapping[str, Sequence[str]] = {
     "ruff check": ("ruff", "check", "--output-format=concise", "."),
     "ruff format": ("ruff", "format", "--check", "--output-format=concise", "."),
@@ -247,12 +250,18 @@ def _lint(console: Console, name: str, environment: Mapping[str, str]) -> bool:
     return done.returncode == 0
 
 
+def _arguments() -> list[str]:
+    """What pytest is told: whoever names tests sees them run one after another."""
+    given = shlex.split(os.environ.get("ARGS", ""))
+    named = any(Path(PROJECT, one.partition("::")[0]).exists() for one in given)
+    return given if named else [*SIDE_BY_SIDE, *given]
+
+
 def _pytest(environment: Mapping[str, str]) -> int:
     """Run pytest with what ARGS says; wait for it to end in order, also when we are stopped."""
-    arguments = shlex.split(os.environ.get("ARGS", ""))
     process = subprocess.Popen(
         launch_command(
-            [str(bin_dir() / "python"), "-m", "pytest", *arguments], signal.SIGINT, None
+            [str(bin_dir() / "python"), "-m", "pytest", *_arguments()], signal.SIGINT, None
         ),
         cwd=PROJECT,
         env=dict(environment),

@@ -1,14 +1,12 @@
 """Requests and reports, on a real database: who may write what, and when."""
 
 import base64
-import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import redis
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
@@ -20,6 +18,7 @@ from deploy.leases import Lease, LeaseLost
 from deploy.lifecycle import NotAllowed
 from deploy.models import Instance
 from deploy.states import Desired, Observed, Status, StopReason
+from tests.broker import waiting
 from tests.deploy.boxes import wait_for
 from tests.deploy.rows import WANTED, delete, fresh, held, kinds, new, put
 
@@ -406,8 +405,7 @@ def test_a_purge_wakes_the_successor() -> None:
 
 def _told(instance: Instance) -> list[str]:
     """The tasks that wait for a worker of the queue `now` and are about this instance."""
-    broker = redis.Redis.from_url(settings.REDIS_URL)
-    messages = [json.loads(message) for message in broker.lrange("now", 0, -1)]
+    messages = waiting("now")
     bodies = [base64.b64decode(message["body"]).decode() for message in messages]
     names = [message["headers"]["task"] for message in messages]
     return [name for name, body in zip(names, bodies, strict=True) if str(instance.pk) in body]

@@ -11,7 +11,6 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from deploy import leases, lifecycle
-from deploy.engines import get_engine
 from deploy.engines.base import ABSENT, Engine
 from deploy.models import Instance
 from deploy.reconcile import reconcile
@@ -146,7 +145,6 @@ def test_a_successor_waits_until_the_old_container_is_gone(fake: FakeEngine) -> 
 
 @pytest.mark.django_db(transaction=True)
 def test_one_life_on_the_real_engine(engine: Engine, workspace_image: str) -> None:
-    assert get_engine() is engine
     instance = running(image=make_image(reference=workspace_image))
     assert engine.observe(str(instance.pk)).observed is Observed.RUNNING
     lifecycle.restart(instance.pk)

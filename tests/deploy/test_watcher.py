@@ -4,11 +4,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import redis
-from django.conf import settings
 
 from deploy import watcher
 from deploy.reconcile import reconcile
+from tests.broker import waiting
 from tests.deploy.boxes import wait_for
 from tests.deploy.fake_engine import FakeEngine
 from tests.deploy.rows import fresh, new
@@ -33,8 +32,7 @@ def listening(fake: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fak
 
 
 def _sweeps() -> int:
-    broker = redis.Redis.from_url(settings.REDIS_URL)
-    return sum(b'"task": "deploy.tasks.sweep"' in task for task in broker.lrange("now", 0, -1))
+    return sum(message["headers"]["task"] == "deploy.tasks.sweep" for message in waiting("now"))
 
 
 def test_what_happens_behind_our_back_is_looked_at(listening: FakeEngine) -> None:

@@ -3,13 +3,14 @@
 Everything made here carries the label TEST_LABEL and is removed at the end, also after a failure.
 """
 
+import fcntl
 import io
 import json
 import secrets
 import tarfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,11 @@ import jwt
 from django.conf import settings
 from docker.models.containers import Container
 
+from cloudapp.local.places import VAR
 from deploy.base_image import PYTHON, ensure_base
 from deploy.engines import get_builder
 from deploy.images import build_image, image_inputs, smoke_test
+from deploy.own_plugins import described
 from deploy.wheels import fetch_wheels
 
 ALPHA = "1.0a41"
@@ -46,16 +49,31 @@ HARDENED: dict[str, Any] = {
 TMPFS = "rw,noexec,nosuid,nodev,size=16m,mode=1777"
 
 
-def built_image(lock: str) -> str:
-    """The reference of the image of a lock, built and tried out when the engine has none."""
+def built_image(lock: str, ours: Sequence[Path] = ()) -> str:
+    """The reference of the image of a lock, built and tried out when the engine has none.
+
+    `ours` are wheels of our own plugins, which no index has; the lock does not name them.
+    """
     builder = get_builder()
     architecture = builder.architecture()
-    inputs = image_inputs(ensure_base(builder), lock, architecture)
-    if not builder.image_exists(inputs.reference):
-        wheels = fetch_wheels(lock, architecture, PYTHON, Path(settings.STATE_DIR) / "wheels")
-        build_image(builder, inputs, wheels)
-        smoke_test(builder, inputs, wheels)
+    whole = lock + "".join(described(wheel).requirement for wheel in ours)
+    with one_builds():
+        inputs = image_inputs(ensure_base(builder), whole, architecture)
+        if not builder.image_exists(inputs.reference):
+            cache = Path(settings.STATE_DIR) / "wheels"
+            wheels = [*fetch_wheels(lock, architecture, PYTHON, cache), *ours]
+            build_image(builder, inputs, wheels)
+            smoke_test(builder, inputs, wheels)
     return inputs.reference
+
+
+@contextmanager
+def one_builds() -> Iterator[None]:
+    """One of the processes that share an engine at a time: the next one finds the image there."""
+    VAR.joinpath("test").mkdir(parents=True, exist_ok=True)
+    with VAR.joinpath("test", "building.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Executed(NamedTuple):

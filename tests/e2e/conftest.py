@@ -28,8 +28,8 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     return Shelf(tmp_path_factory.mktemp("uploads"))
 
 
-@pytest.fixture(scope="session")
-def product(uploads: Shelf) -> Iterator[Product]:
+@pytest.fixture(scope="package")
+def product(uploads: Shelf, workspace_image: str) -> Iterator[Product]:
     """The running product, alone with its state, on the engine that the tests share."""
     namespace = f"{os.environ['NAMESPACE']}-e2e"
     environment = {
@@ -41,6 +41,9 @@ def product(uploads: Shelf) -> Iterator[Product]:
         # Where the tests' own receivers of webhooks are.
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
         "API_REQUESTS_PER_MINUTE": "60000",
+        # A busy machine may take longer over a good change than the product allows it.
+        "SWITCH_SECONDS": "45",
+        "WAKE_HOLD_SECONDS": "50",
         # The host's own, and ours.
         "PIP_FIND_LINKS": f"{os.environ.get('PIP_FIND_LINKS', '')} {uploads.directory}".strip(),
     }

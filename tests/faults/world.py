@@ -195,7 +195,7 @@ class World:
         """An image that runs this Python instead of a workspace."""
         entry = json.dumps([*WORKSPACE_PYTHON, code])
         container = self.docker.create_container(self._image)["Id"]
-        tag = str(next(self._numbers))
+        tag = f"{self.namespace}-{next(self._numbers)}"  # others may use this engine, too
         changes = f"ENTRYPOINT {entry}\nCMD []"
         self.docker.commit(container, BROKEN_IMAGES, tag, changes=changes)
         self.docker.remove_container(container)

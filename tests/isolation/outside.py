@@ -4,12 +4,15 @@ It answers at an address that looks public, and at one of each kind that no cont
 Everything of it is on this machine, and the routes to it hold only while it is there.
 """
 
+import fcntl
 import ipaddress
 import json
+import os
 import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,12 +49,19 @@ class Outside:
     name: str = field(default_factory=lambda: f"ca{secrets.token_hex(4)}")
 
     def __enter__(self) -> "Outside":
+        self._wait_for_turn()
         try:
             self._make()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _wait_for_turn(self) -> None:
+        """One world at a time on this machine: the routes to it are the same ones in each."""
+        path = Path(tempfile.gettempdir(), "cloudapp-outside.lock")
+        self._turn = os.open(path, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
 
     def _make(self) -> None:
         name = self.name
@@ -78,6 +88,7 @@ class Outside:
         for command in (("link", "del", self.name), ("netns", "del", self.name)):
             with suppress(subprocess.CalledProcessError):
                 ip(*command)
+        os.close(self._turn)
 
     def connect(self, address: str) -> str:
         """Try to connect from out there; return the greeting or the error."""

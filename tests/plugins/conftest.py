@@ -8,13 +8,10 @@ import docker
 import pytest
 from django.conf import settings
 
-from deploy.base_image import PYTHON, ensure_base
-from deploy.engines import get_builder
-from deploy.images import build_image, default_lock, image_inputs, smoke_test
-from deploy.own_plugins import described, further_lock, own_wheels
-from deploy.wheels import fetch_wheels
+from deploy.images import default_lock
+from deploy.own_plugins import further_lock, own_wheels
 from tests.deploy.conftest import workspace_docker
-from tests.deploy.workspace_support import Workspace, workspace
+from tests.deploy.workspace_support import Workspace, built_image, workspace
 
 __all__ = ["workspace_docker"]
 
@@ -24,18 +21,8 @@ ENRICHMENT = "datasette-enrichments-python"
 @pytest.fixture(scope="session")
 def enrichment_image(workspace_docker: docker.DockerClient) -> str:
     """The default set and the enrichment, built and tried out when there is none."""
-    builder = get_builder()
-    architecture = builder.architecture()
-    state = Path(settings.STATE_DIR)
-    ours = own_wheels(state / "own-wheels")
-    fetched = default_lock() + further_lock(ENRICHMENT)
-    lock = fetched + "".join(described(wheel).requirement for wheel in ours)
-    inputs = image_inputs(ensure_base(builder), lock, architecture)
-    if not builder.image_exists(inputs.reference):
-        wheels = [*fetch_wheels(fetched, architecture, PYTHON, state / "wheels"), *ours]
-        build_image(builder, inputs, wheels)
-        smoke_test(builder, inputs, wheels)
-    return inputs.reference
+    ours = own_wheels(Path(settings.STATE_DIR) / "own-wheels")
+    return built_image(default_lock() + further_lock(ENRICHMENT), ours)
 
 
 @pytest.fixture(scope="session")
