@@ -18,8 +18,9 @@ from tests.plugins import inside
 
 PYTHON = "/opt/workspace/bin/python"
 # While code does its worst on the one core, the workspace answers: some fifty times in the second
-# that a row may take. A server that waited for the code would do so a few times, before and after.
-ANSWERS = 8
+# that a row may take, and a few times on a busy machine. If it waited for the code, it would answer
+# once or twice before, and whoever asks then would wait for as long as the code takes.
+ANSWERS, WAITED = 8, 0.8
 # And never does anybody wait for long; the bound is for a busy machine.
 ANSWER_SECONDS = 10.0
 MEMORY = 512 * 2**20
@@ -39,7 +40,19 @@ def fields(code: str, output: str = "out", column: str = "name", **more: str) ->
     return {"code": code, "column": column, "output_column": output, **more}
 
 
-def preview(
+def preview(client: httpx.Client, code: str, *where: str, **more: str) -> list[Cell]:
+    """As `preview_once`, of code that needs no second; a busy machine may take one all the same."""
+    cells: list[Cell] = []
+
+    def in_time() -> bool:
+        cells[:] = preview_once(client, code, *where, **more)
+        return not any("Took longer than" in cell.text for cell in cells)
+
+    wait_until(in_time, "an answer within the limit of a row")
+    return cells
+
+
+def preview_once(
     client: httpx.Client, code: str, table: str = "happy", where: str = "id=1", **more: str
 ) -> list[Cell]:
     """What code makes of the first rows, as the page shows it."""
@@ -96,7 +109,7 @@ class Watch:
 
 @contextmanager
 def answering(instance: Workspace) -> Iterator[Watch]:
-    """Ask for the health and for a page all the time; fail if one is late, or few come."""
+    """Ask for the health and for a page all the time; fail if that waits for what goes on."""
     watch, over = Watch(), threading.Event()
     thread = threading.Thread(target=_ask, args=(instance, watch, over))
     thread.start()
@@ -109,8 +122,10 @@ def answering(instance: Workspace) -> Iterator[Watch]:
         thread.join()
     assert not watch.wrong
     assert watch.seconds
-    assert meanwhile >= ANSWERS or took < 1, f"{meanwhile} answers in {took:.1f} s"
-    assert max(watch.seconds) < ANSWER_SECONDS, sorted(watch.seconds)[-5:]
+    slowest = max(watch.seconds)
+    told = f"{meanwhile} answers in {took:.1f} s, the slowest in {slowest:.1f} s"
+    assert took < 1 or meanwhile >= ANSWERS or slowest < WAITED * took, told
+    assert slowest < ANSWER_SECONDS, told
 
 
 def _ask(instance: Workspace, watch: Watch, over: threading.Event) -> None:
@@ -576,7 +591,7 @@ def test_a_bomb_hurts_its_own_row_only(enriched: Workspace, name: str) -> None:
     with enriched.as_role("editor") as client:
         with answering(enriched):
             began = time.monotonic()
-            (cell,) = preview(client, code)
+            (cell,) = preview_once(client, code)
             assert time.monotonic() - began < 20
         assert cell.failed, cell.text
         assert outcome in cell.text
