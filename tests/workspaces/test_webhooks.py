@@ -1,10 +1,12 @@
 """Webhooks from what happens to what a receiver verifies; the receiver is a real server."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from ipaddress import ip_network
@@ -355,7 +357,7 @@ def test_of_a_failing_webhook_one_message_is_tried_at_a_time(
     webhook, _ = hook()
     for name in ("One", "Two", "Three"):
         services.rename(workspace, owner, name)
-    assert sending.due().count() == 3
+    assert sending.due().count() == sending.AT_ONCE
     webhook.failing_since = timezone.now()
     webhook.save()
     assert sending.due().count() == 1
@@ -419,6 +421,97 @@ def test_what_fails_for_five_days_is_switched_off_and_can_be_switched_on(
     services.rename(workspace, owner, "Four")
     send_all()
     assert Delivery.objects.order_by("created_at").last().state == "delivered"  # type: ignore[union-attr]
+
+
+# --- receivers that take their time --------------------------------------------------------------
+
+
+class Workers:
+    """As many as there are of worker-outside: each takes the next call of the queue."""
+
+    def __init__(self, calls: queue.SimpleQueue[list[str] | None], count: int = 8) -> None:
+        self._calls = calls
+        self._threads = [threading.Thread(target=self._work) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        while (args := self._calls.get()) is not None:
+            tasks.send_webhook(*args)
+        connection.close()
+
+    def stop(self) -> None:
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[list[str] | None]:
+    """The broker's queue: what workers are woken for."""
+    calls: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+
+    def send_task(name: str, args: list[str], **_options: Any) -> None:
+        if name == "workspaces.tasks.send_webhook":
+            calls.put(args)
+
+    monkeypatch.setattr(outbox.current_app, "send_task", send_task)
+    return calls
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_slow_receiver_keeps_no_other_workspace_waiting(
+    hook: Hook, workspace: Workspace, owner: User, receiver: Receiver, calls: Any
+) -> None:
+    webhook, _ = hook()
+    for number in range(20):
+        services.rename(workspace, owner, f"Trees {number}")
+    under_way = threading.Semaphore(sending.AT_ONCE)
+    too_many: list[bool] = []
+
+    def slowly(handler: Any) -> None:
+        free = under_way.acquire(blocking=False)
+        too_many.append(not free)
+        time.sleep(0.3)
+        if free:
+            under_way.release()
+        receivers.status(204)(handler)
+
+    receiver.answers = [slowly] * 20
+    with receivers.listening() as quick:
+        other = factories.make_workspace(owner, "birds")
+        webhooks.create(other, owner, url=quick.url)
+        workers = Workers(calls)
+        try:
+            receiver.wait_for(sending.AT_ONCE)
+            services.rename(other, owner, "Birds of Kyiv")
+            quick.wait_for(1)
+            assert len(receiver.received) < 10, "the other one did not wait for these"
+            receiver.wait_for(20)  # nothing but the end of one message has the next one sent
+        finally:
+            workers.stop()
+    assert not any(too_many)
+    states = webhook.deliveries.values_list("state", "attempts")
+    assert list(states) == [("delivered", 1)] * 20
+
+
+def test_of_one_workspace_so_many_are_under_way(
+    hook: Hook, workspace: Workspace, owner: User, receiver: Receiver
+) -> None:
+    made = [hook()[0] for _ in range(sending.AT_ONCE_OF_WORKSPACE + 1)]
+    other = factories.make_workspace(owner, "birds")
+    webhooks.create(other, owner, url=receiver.url)
+    services.rename(workspace, owner, "Shrubs")
+    services.rename(other, owner, "Owls")
+    claimed = [sending._claim(webhook.deliveries.get().pk) for webhook in made]
+    assert [one is not None for one in claimed] == [True] * 4 + [False]
+    (due,) = sending.due()
+    assert due.webhook.workspace == other
+    assert sending._claim(due.pk)
+    assert claimed[0]
+    sending._delivered(claimed[0])
+    assert [one.webhook for one in sending.due()] == [made[-1]]
 
 
 # --- workers that die, and tasks that come twice -------------------------------------------------
