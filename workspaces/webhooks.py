@@ -7,13 +7,14 @@ done to it stands in the admin's history.
 
 import base64
 import secrets
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -28,6 +29,11 @@ MAX_NAME = 80
 PINGS_A_MINUTE = 5
 # For how long the secret before the present one signs too.
 OVERLAP = timedelta(hours=24)
+# So many requests of one process wait for name servers, which may be the customer's own, at a time.
+LOOK_UPS = 2
+LOOK_UP_RETRY_SECONDS = 5
+
+_look_ups = threading.BoundedSemaphore(LOOK_UPS)
 
 
 def webhooks_of(workspace: Workspace | None) -> QuerySet[Webhook]:
@@ -208,10 +214,17 @@ def _new_secret() -> str:
 
 def _checked_url(url: str) -> str:
     url = url.strip()
+    if not _look_ups.acquire(blocking=False):
+        words = "Other addresses are being looked up just now. Try again shortly."
+        raise TooOften(words, "too_many_waiting", LOOK_UP_RETRY_SECONDS)
     try:
+        if not connection.in_atomic_block:
+            connection.close()  # while this waits it is others'
         outside.check(url)
     except outside.NotAllowed as refusal:
         raise Refused(str(refusal), "url") from refusal
+    finally:
+        _look_ups.release()
     return url
 
 

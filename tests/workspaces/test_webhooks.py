@@ -32,7 +32,7 @@ from tests.workspaces import receiver as receivers
 from tests.workspaces.receiver import Receiver
 from workspaces import activity, history, outbox, outside, sending, services, tasks, webhooks
 from workspaces.models import Activity, Delivery, Webhook, Workspace
-from workspaces.services import Refused
+from workspaces.services import Refused, TooOften
 
 pytestmark = pytest.mark.django_db
 
@@ -733,6 +733,40 @@ def test_what_cannot_be_is_refused_by_field(  # noqa: PLR0917 - fixtures
     assert caught.value.field == field
     with pytest.raises(Refused, match=words):
         webhooks.update(webhook, owner, **fields)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_slow_name_servers_hold_two_requests_up_and_no_database_connection(
+    workspace: Workspace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds_connection: list[bool] = []
+    begun, over = threading.Semaphore(0), threading.Event()
+
+    def slowly(_url: str) -> None:
+        holds_connection.append(connection.connection is not None)
+        begun.release()
+        assert over.wait(10)
+
+    def create() -> None:
+        webhooks.create(Workspace.objects.get(), owner, url="https://93.184.216.34/")
+        connection.close()
+
+    monkeypatch.setattr(outside, "check", slowly)
+    requests = [threading.Thread(target=create) for _ in range(webhooks.LOOK_UPS)]
+    try:
+        for request in requests:
+            request.start()
+            assert begun.acquire(timeout=10)
+        with pytest.raises(TooOften, match="Try again shortly") as caught:
+            webhooks.create(workspace, owner, url="https://93.184.216.34/")
+        assert (caught.value.code, caught.value.retry_after) == ("too_many_waiting", 5)
+    finally:
+        over.set()
+        for request in requests:
+            request.join()
+    assert holds_connection == [False, False]
+    webhooks.create(workspace, owner, url="https://93.184.216.34/")
+    assert workspace.webhooks.count() == 3
 
 
 def test_a_workspace_has_ten_at_most(hook: Hook, workspace: Workspace, owner: User) -> None:
