@@ -134,7 +134,12 @@ def _event(at: datetime, kind: str, text: str, **more: Any) -> dict[str, Any]:
 def _listeners(type: str, here: Q) -> list[Webhook]:
     """Return who wants to hear of it: one query, which is all that it costs when nobody does."""
     found = Webhook.objects.filter(here | Q(workspace=None), active=True)
-    return [webhook for webhook in found if not webhook.events or type in webhook.events]
+    wanting = [
+        webhook
+        for webhook in found.select_related("created_by")
+        if not webhook.events or type in webhook.events
+    ]
+    return [webhook for webhook in wanting if not webhook.silenced]
 
 
 def _write(

@@ -62,6 +62,9 @@ def _attempt(delivery: Delivery) -> None:
     if not delivery.webhook.active:
         _give_up(delivery, "The webhook was switched off.")
         return
+    if words := delivery.webhook.silenced:
+        _give_up(delivery, words)
+        return
     began = time.monotonic()
     try:
         answer = outside.post(delivery.webhook.url, delivery.body.encode(), _headers(delivery))
@@ -117,7 +120,7 @@ def _claim(pk: UUID | str) -> Delivery | None:
         if not mine.update(claimed_until=now + CLAIM, attempts=F("attempts") + 1):
             return None
     found = Delivery.objects.filter(pk=pk, claimed_until=now + CLAIM)
-    return found.select_related("webhook__workspace").first()
+    return found.select_related("webhook__workspace", "webhook__created_by").first()
 
 
 def _wake_next(ended: Delivery) -> None:

@@ -38,7 +38,7 @@ _look_ups = threading.BoundedSemaphore(LOOK_UPS)
 
 def webhooks_of(workspace: Workspace | None) -> QuerySet[Webhook]:
     """Return the webhooks of a workspace, or of the operators."""
-    return Webhook.objects.filter(workspace=workspace)
+    return Webhook.objects.filter(workspace=workspace).select_related("created_by")
 
 
 def create(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings as project
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models import F
@@ -31,6 +32,7 @@ from tests import factories
 from tests.workspaces import receiver as receivers
 from tests.workspaces.receiver import Receiver
 from workspaces import activity, history, outbox, outside, sending, services, tasks, webhooks
+from workspaces.api.webhook_shapes import WebhookOut
 from workspaces.models import Activity, Delivery, Webhook, Workspace
 from workspaces.services import Refused, TooOften
 
@@ -228,6 +230,36 @@ def test_operators_hear_of_all_workspaces_and_owners_of_theirs(
     assert not all_of_them.deliveries.exists()
     with pytest.raises(Refused, match="Only operators"):
         webhooks.create(None, owner, url=receiver.url)
+
+
+@pytest.mark.parametrize("loss", ["active", "staff", "permission", "account"])
+def test_an_operators_webhook_hears_what_its_maker_may_see(
+    workspace: Workspace, owner: User, receiver: Receiver, loss: str
+) -> None:
+    operator = factories.make_user(is_staff=True)
+    operator.user_permissions.add(Permission.objects.get(codename="view_workspace"))
+    webhook, _ = webhooks.create(None, operator, url=receiver.url)
+    services.rename(workspace, owner, "Shrubs")
+    send_all()
+    assert len(receiver.received) == 1
+    services.rename(workspace, owner, "Hedges")
+    if loss == "permission":
+        operator.user_permissions.clear()
+    elif loss == "account":
+        operator.delete()
+    else:
+        setattr(operator, {"active": "is_active", "staff": "is_staff"}[loss], False)
+        operator.save()
+    services.rename(workspace, owner, "Trees")
+    assert webhook.deliveries.count() == 2, "what happens now it does not hear of"
+    send_all()
+    assert len(receiver.received) == 1, "nor of what was on its way"
+    words = "Who made it may not see all workspaces any more."
+    assert set(webhook.deliveries.values_list("state", "error")) == {
+        ("delivered", ""),
+        ("failed", words),
+    }
+    assert WebhookOut.of(Webhook.objects.get()).disabled_reason == words
 
 
 def test_what_is_rolled_back_is_told_to_nobody(
