@@ -5,14 +5,13 @@ workspaces.sending; losing that call loses nothing, because the beat looks for w
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from celery import current_app
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q, Subquery
 from django.utils import timezone
 
@@ -153,8 +152,7 @@ def _write(
     )
     written = [Delivery(webhook=webhook, type=type, body=body) for webhook in hooks]
     Delivery.objects.bulk_create(written)
-    for delivery in written:
-        wake(delivery)
+    wake(*written)
     return written
 
 
@@ -174,11 +172,33 @@ def _iso(at: datetime) -> str:
 # --- waking a worker -----------------------------------------------------------------------------
 
 
-def wake(delivery: Delivery, seconds: float = 0) -> None:
-    """Have a worker send it once the transaction is in, `seconds` later."""
-    transaction.on_commit(partial(_call, str(delivery.pk), seconds))
+class _Call:
+    """One call to the broker for all messages of a transaction: one that hangs costs its time."""
+
+    def __init__(self, pks: list[str], seconds: float) -> None:
+        self.pks = pks
+        self.seconds = seconds
+
+    def __call__(self) -> None:
+        with suppress(Exception):  # whatever the broker's client raises: the beat looks for more
+            current_app.send_task(
+                "workspaces.tasks.send_webhook", self.pks, countdown=self.seconds or None
+            )
 
 
-def _call(pk: str, seconds: float) -> None:
-    with suppress(Exception):  # whatever the broker's client raises: the beat looks for more
-        current_app.send_task("workspaces.tasks.send_webhook", [pk], countdown=seconds or None)
+def wake(*deliveries: Delivery, seconds: float = 0) -> None:
+    """Have workers send them once the transaction is in, `seconds` later."""
+    pks = [str(delivery.pk) for delivery in deliveries]
+    if not pks:
+        return
+    for _, waiting, *_ in connection.run_on_commit:  # what was rolled back is not among it
+        if isinstance(waiting, _Call) and waiting.seconds == seconds:
+            waiting.pks += pks
+            return
+    transaction.on_commit(_Call(pks, seconds))
+
+
+def pass_on(pks: Sequence[str]) -> None:
+    """Have other workers send these."""
+    if pks:
+        _Call([*pks], 0)()

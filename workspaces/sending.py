@@ -127,8 +127,7 @@ def _wake_next(ended: Delivery) -> None:
     """Have the workspace's next messages sent, which may have had to wait for this one's end."""
     now = timezone.now()
     beside = _ready(now).exclude(_waits(now)).filter(webhook__workspace=ended.webhook.workspace_id)
-    for delivery in beside.order_by("next_attempt_at")[:AT_ONCE]:
-        outbox.wake(delivery)
+    outbox.wake(*beside.order_by("next_attempt_at")[:AT_ONCE])
 
 
 def _record(delivery: Delivery, **changes: Any) -> bool:
@@ -197,7 +196,7 @@ def _try_again(delivery: Delivery, error: str, **told: Any) -> None:
     if _record(delivery, error=error[:300], **changes):
         _note_failure(delivery)
         if seconds < SOON_SECONDS:
-            outbox.wake(delivery, seconds)
+            outbox.wake(delivery, seconds=seconds)
 
 
 def _give_up(delivery: Delivery, error: str, **told: Any) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -273,6 +274,42 @@ def test_what_is_rolled_back_is_told_to_nobody(
         assert Delivery.objects.exists()
         transaction.set_rollback(True)
     assert not Delivery.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_call_wakes_for_all_messages_of_a_transaction_and_the_instance_goes_first(
+    hook: Hook, workspace: Workspace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        hook()
+    sent: list[tuple[str, list[str]]] = []
+
+    def send_task(name: str, args: list[str], **_options: Any) -> None:
+        sent.append((name, args))
+        raise OSError  # the broker hangs: each call costs its time
+
+    monkeypatch.setattr(outbox.current_app, "send_task", send_task)
+    with transaction.atomic():
+        services.delete(workspace, owner)
+        with suppress(Refused), transaction.atomic():
+            activity.note(workspace, owner, "renamed")
+            raise Refused("no")
+        activity.note(workspace, owner, "changed_plan")
+    assert [name for name, _ in sent] == ["deploy.tasks.reconcile", "workspaces.tasks.send_webhook"]
+    written = {str(pk) for pk in Delivery.objects.values_list("pk", flat=True)}
+    assert len(written) == 6
+    assert written <= set(sent[1][1])
+
+
+def test_other_workers_send_the_other_messages(
+    hook: Hook, workspace: Workspace, owner: User, calls: Any, receiver: Receiver
+) -> None:
+    for _ in range(3):
+        hook()
+    services.rename(workspace, owner, "Shrubs")
+    tasks.send_webhook(*(str(one.pk) for one in Delivery.objects.all()))
+    assert len(receiver.received) == 1
+    assert len(calls.get_nowait()) == 2
 
 
 def test_it_costs_one_query_when_nobody_listens(workspace: Workspace, owner: User) -> None:
