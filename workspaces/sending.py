@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import F, Q, QuerySet, Window
+from django.db.models import Count, F, Q, QuerySet, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
 from standardwebhooks import Webhook as Signer
@@ -40,6 +40,9 @@ AT_ONCE_OF_WORKSPACE = 4
 _CLAIMING = 0x776562686F6F6B
 GIVE_UP_AFTER = timedelta(days=5)
 KEPT = timedelta(days=30)
+# So many messages of one webhook wait, as long as they fail or the receiver is slow.
+MOST_PENDING = 1000
+SWITCHED_OFF = "The webhook was switched off."
 # What a broker keeps in mind for us; what is due later, the beat finds.
 SOON_SECONDS = 60
 TAKEN_UP_AT_ONCE = 500
@@ -60,7 +63,7 @@ def send(pk: UUID | str) -> None:
 
 def _attempt(delivery: Delivery) -> None:
     if not delivery.webhook.active:
-        _give_up(delivery, "The webhook was switched off.")
+        _give_up(delivery, SWITCHED_OFF)
         return
     if words := delivery.webhook.silenced:
         _give_up(delivery, words)
@@ -228,8 +231,28 @@ def _switch_off(webhook: Webhook, reason: str) -> None:
         rows = Workspace.objects.select_for_update(of=("self", "instance"))
         workspace = rows.select_related("instance").get(pk=webhook.workspace_id)
     on = Webhook.objects.filter(pk=webhook.pk, active=True)
-    if on.update(active=False, disabled_reason=reason) and workspace:
-        activity.note(workspace, None, "disabled_webhook", f"{webhook}. {reason}")
+    if on.update(active=False, disabled_reason=reason):
+        give_up_waiting(webhook.pk, SWITCHED_OFF)
+        if workspace:
+            activity.note(workspace, None, "disabled_webhook", f"{webhook}. {reason}")
+
+
+def give_up_waiting(webhook: int, reason: str, *, but: int = 0) -> None:
+    """Give up what waits for a webhook and nobody is at, but the newest; it can be sent again."""
+    free = Q(claimed_until=None) | Q(claimed_until__lte=timezone.now())
+    waiting = Delivery.objects.filter(free, webhook=webhook, state=State.PENDING)
+    if but:
+        waiting = waiting.filter(pk__in=waiting.order_by("-created_at").values("pk")[but:])
+    waiting.update(state=State.FAILED, error=reason, claimed_until=None)
+
+
+def give_up_too_many() -> None:
+    """Give up the oldest messages of each webhook for which too many wait."""
+    pending = Delivery.objects.filter(state=State.PENDING).order_by().values("webhook")
+    many = pending.annotate(count=Count("pk")).filter(count__gt=MOST_PENDING)
+    reason = f"More than {MOST_PENDING} messages waited for this webhook: the oldest were given up."
+    for webhook in many.values_list("webhook", flat=True):
+        give_up_waiting(webhook, reason, but=MOST_PENDING)
 
 
 def _since(began: float) -> int:

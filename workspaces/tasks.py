@@ -94,6 +94,7 @@ def send_webhook(pk: str, *others: str) -> None:
 @shared_task
 def take_up() -> None:
     """Find work whose task was lost, and the worker that died at it."""
+    sending.give_up_too_many()
     # Without its image nobody can make a workspace; one that cannot be built says why on its page.
     unbuilt = Release.objects.filter(offered=True, image=None, error="")
     left: tuple[tuple[str, QuerySet[Any]], ...] = (

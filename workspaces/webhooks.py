@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from deploy import vault
-from workspaces import activity, deeds, outbox, outside, services
+from workspaces import activity, deeds, outbox, outside, sending, services
 from workspaces.models import Delivery, Webhook, Workspace
 from workspaces.services import Refused, TooOften
 
@@ -86,6 +86,8 @@ def update(
         changes = {key: value for key, value in changes.items() if value != getattr(row, key)}
         if changes:
             _set(row, **changes)
+            if not row.active:
+                sending.give_up_waiting(row.pk, sending.SWITCHED_OFF)
             _note(current, by, "changed_webhook", row)
     return row
 

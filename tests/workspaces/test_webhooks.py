@@ -452,7 +452,7 @@ def test_410_switches_it_off(
     webhook.refresh_from_db()
     assert not webhook.active
     assert "410" in webhook.disabled_reason
-    states = Delivery.objects.order_by("created_at").values_list("state", "error")
+    states = webhook.deliveries.order_by("created_at").values_list("state", "error")
     assert list(states) == [
         ("failed", "It answered 410: it wants no more messages."),
         ("failed", "The webhook was switched off."),
@@ -490,6 +490,42 @@ def test_what_fails_for_five_days_is_switched_off_and_can_be_switched_on(
     services.rename(workspace, owner, "Four")
     send_all()
     assert Delivery.objects.order_by("created_at").last().state == "delivered"  # type: ignore[union-attr]
+
+
+def test_what_waits_when_it_is_switched_off_is_given_up_at_once(
+    hook: Hook, workspace: Workspace, owner: User, receiver: Receiver
+) -> None:
+    webhook, _ = hook()
+    for reason in ("the receiver", "the owner"):
+        for name in ("One", "Two", "Three"):
+            services.rename(workspace, owner, name)
+        under_way = sending._claim(Delivery.objects.filter(state="pending")[0].pk)
+        assert under_way
+        if reason == "the receiver":
+            receiver.answers = [receivers.status(410)]
+            sending.send(Delivery.objects.filter(state="pending", claimed_until=None)[0].pk)
+        else:
+            webhooks.update(webhook, owner, active=False)
+        assert Delivery.objects.get(state="pending") == under_way
+        assert Delivery.objects.filter(error=sending.SWITCHED_OFF).exists()
+        Delivery.objects.all().delete()
+        webhook = webhooks.update(webhook, owner, active=True)
+
+
+def test_of_too_many_that_wait_the_oldest_are_given_up(
+    hook: Hook, workspace: Workspace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "MOST_PENDING", 3)
+    busy, _ = hook()
+    for name in ("One", "Two", "Three", "Four", "Five"):
+        services.rename(workspace, owner, name)
+    quiet, _ = hook()
+    services.rename(workspace, owner, "Six")
+    tasks.take_up()
+    assert quiet.deliveries.get().state == "pending"
+    found = list(busy.deliveries.order_by("created_at"))
+    assert [one.state for one in found] == ["failed"] * 3 + ["pending"] * 3
+    assert found[0].error.startswith("More than 3 messages waited")
 
 
 # --- receivers that take their time --------------------------------------------------------------
