@@ -230,7 +230,8 @@ def _switch_off(webhook: Webhook, reason: str) -> None:
     if webhook.workspace_id:  # held first, as whoever changes a webhook does
         rows = Workspace.objects.select_for_update(of=("self", "instance"))
         workspace = rows.select_related("instance").get(pk=webhook.workspace_id)
-    on = Webhook.objects.filter(pk=webhook.pk, active=True)
+    # With another address meanwhile it is not the one that said so.
+    on = Webhook.objects.filter(pk=webhook.pk, active=True, url=webhook.url)
     if on.update(active=False, disabled_reason=reason):
         give_up_waiting(webhook.pk, SWITCHED_OFF)
         if workspace:

@@ -492,6 +492,20 @@ def test_what_fails_for_five_days_is_switched_off_and_can_be_switched_on(
     assert Delivery.objects.order_by("created_at").last().state == "delivered"  # type: ignore[union-attr]
 
 
+def test_410_of_an_address_that_was_changed_meanwhile_switches_nothing_off(
+    hook: Hook, workspace: Workspace, owner: User, receiver: Receiver
+) -> None:
+    webhook, _ = hook()
+    services.rename(workspace, owner, "Shrubs")
+    claimed = sending._claim(only().pk)
+    assert claimed
+    webhooks.update(webhook, owner, url=f"{receiver.url}&new")
+    sending._take(claimed, outside.Answer(410, ""), 5)
+    webhook.refresh_from_db()
+    assert webhook.active
+    assert only().state == "failed"
+
+
 def test_what_waits_when_it_is_switched_off_is_given_up_at_once(
     hook: Hook, workspace: Workspace, owner: User, receiver: Receiver
 ) -> None:
