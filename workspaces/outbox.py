@@ -150,10 +150,25 @@ def _write(
         ensure_ascii=False,
         separators=(",", ":"),
     )
-    written = [Delivery(webhook=webhook, type=type, body=body) for webhook in hooks]
+    there = _hold(hooks)
+    written = [Delivery(webhook=one, type=type, body=body) for one in hooks if one.pk in there]
     Delivery.objects.bulk_create(written)
     wake(*written)
     return written
+
+
+def _hold(hooks: list[Webhook]) -> set[int]:
+    """Keep webhooks from being deleted before this transaction is in; return those that are there.
+
+    A message for one that is gone would fail at the commit, and undo what it tells of. So one that
+    somebody is just deleting is skipped: what happens waits for nobody.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM workspaces_webhook WHERE id = ANY(%s) FOR KEY SHARE SKIP LOCKED",
+            [[webhook.pk for webhook in hooks]],
+        )
+        return {pk for (pk,) in cursor.fetchall()}
 
 
 def _told_of(workspace: Workspace) -> dict[str, str]:

@@ -95,7 +95,7 @@ def update(
 def delete(webhook: Webhook, by: User) -> None:
     """Remove it, with its log. What is on its way is not sent any more."""
     with _holding(webhook.workspace) as current:
-        row = _locked(webhook)
+        row = _locked(webhook, to_delete=True)
         _note(current, by, "removed_webhook", row)
         row.delete()
 
@@ -153,7 +153,7 @@ def reseal_secrets() -> int:
     All or none: raises vault.Unreadable.
     """
     with transaction.atomic():
-        rows = list(Webhook.objects.select_for_update())
+        rows = list(Webhook.objects.select_for_update(no_key=True))
         for row in rows:
             old = {"of a webhook before": row.old_secret} if row.old_secret else {}
             fresh = vault.reseal({"of a webhook": row.secret, **old})
@@ -175,8 +175,10 @@ def _holding(workspace: Workspace | None) -> Iterator[Workspace | None]:
             yield current
 
 
-def _locked(webhook: Webhook) -> Webhook:
-    row = Webhook.objects.select_for_update(of=("self",)).filter(pk=webhook.pk).first()
+def _locked(webhook: Webhook, *, to_delete: bool = False) -> Webhook:
+    """Hold its row. Only who deletes it waits for those who write to it, and is skipped by them."""
+    rows = Webhook.objects.select_for_update(of=("self",), no_key=not to_delete)
+    row = rows.filter(pk=webhook.pk).first()
     if row is None:
         raise Refused("This webhook is not there any more.", code="not_found")
     return row

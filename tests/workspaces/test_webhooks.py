@@ -331,6 +331,65 @@ def test_it_costs_one_query_when_nobody_listens(workspace: Workspace, owner: Use
     assert len(queries) == 0
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("first", ["delete", "write"])
+def test_deleting_an_operators_webhook_undoes_nothing_that_happens_meanwhile(
+    workspace: Workspace, owner: User, receiver: Receiver, first: str
+) -> None:
+    operator = factories.make_user(is_staff=True, is_superuser=True)
+    webhook, _ = webhooks.create(None, operator, url=receiver.url)
+    failures: list[Exception] = []
+
+    def delete() -> None:
+        try:
+            webhooks.delete(webhook, operator)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    def rename() -> None:
+        try:
+            services.rename(workspace, owner, "Shrubs")
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=delete if first == "write" else rename)
+    with transaction.atomic():
+        if first == "delete":
+            webhooks.delete(webhook, operator)
+        else:
+            services.rename(workspace, owner, "Shrubs")
+        other.start()
+        other.join(0.5)
+        assert other.is_alive() == (first == "write"), "what happens waits for nobody"
+    other.join()
+    assert not failures
+    workspace.refresh_from_db()
+    assert (workspace.name, Webhook.objects.count()) == ("Shrubs", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_changes_a_webhook_keeps_it_from_hearing_of_nothing(
+    workspace: Workspace, owner: User, receiver: Receiver
+) -> None:
+    operator = factories.make_user(is_staff=True, is_superuser=True)
+    webhook, _ = webhooks.create(None, operator, url=receiver.url)
+
+    def rename() -> None:
+        services.rename(workspace, owner, "Shrubs")
+        connection.close()
+
+    other = threading.Thread(target=rename)
+    with transaction.atomic():
+        webhooks.rotate(webhook, operator)
+        other.start()
+        other.join(10)
+    assert only().webhook == webhook
+
+
 # --- failures and retries ------------------------------------------------------------------------
 
 
