@@ -315,8 +315,9 @@ def poke(instance_id: UUID | str) -> None:
 def _add(instance: Instance) -> Instance:
     with transaction.atomic():
         instance.save(force_insert=True)
-        _note(instance, "create_requested")
+        # Before those that the event wakes: somebody waits for this.
         wakeup.after_commit(instance.pk, somebody_waits=not instance.spare)
+        _note(instance, "create_requested")
     return instance
 
 
@@ -331,8 +332,9 @@ def _locked(instance_id: UUID | str, desired: Desired) -> Instance:
 def _request(instance: Instance, kind: str, **changes: Any) -> None:
     """Write a request to a row that this transaction has locked."""
     Instance.objects.filter(pk=instance.pk).update(revision=F("revision") + 1, **changes)
-    _note(instance, kind)
+    # Before those that the event wakes: somebody waits for this.
     wakeup.after_commit(instance.pk, somebody_waits=not instance.spare)
+    _note(instance, kind)
 
 
 def _note(instance: Instance, kind: str, *, step: bool = False, **event: Any) -> None:

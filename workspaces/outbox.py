@@ -5,14 +5,13 @@ workspaces.sending; losing that call loses nothing, because the beat looks for w
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from celery import current_app
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q, Subquery
 from django.utils import timezone
 
@@ -134,7 +133,12 @@ def _event(at: datetime, kind: str, text: str, **more: Any) -> dict[str, Any]:
 def _listeners(type: str, here: Q) -> list[Webhook]:
     """Return who wants to hear of it: one query, which is all that it costs when nobody does."""
     found = Webhook.objects.filter(here | Q(workspace=None), active=True)
-    return [webhook for webhook in found if not webhook.events or type in webhook.events]
+    wanting = [
+        webhook
+        for webhook in found.select_related("created_by")
+        if not webhook.events or type in webhook.events
+    ]
+    return [webhook for webhook in wanting if not webhook.silenced]
 
 
 def _write(
@@ -146,11 +150,25 @@ def _write(
         ensure_ascii=False,
         separators=(",", ":"),
     )
-    written = [Delivery(webhook=webhook, type=type, body=body) for webhook in hooks]
+    there = _hold(hooks)
+    written = [Delivery(webhook=one, type=type, body=body) for one in hooks if one.pk in there]
     Delivery.objects.bulk_create(written)
-    for delivery in written:
-        wake(delivery)
+    wake(*written)
     return written
+
+
+def _hold(hooks: list[Webhook]) -> set[int]:
+    """Keep webhooks from being deleted before this transaction is in; return those that are there.
+
+    A message for one that is gone would fail at the commit, and undo what it tells of. So one that
+    somebody is just deleting is skipped: what happens waits for nobody.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM workspaces_webhook WHERE id = ANY(%s) FOR KEY SHARE SKIP LOCKED",
+            [[webhook.pk for webhook in hooks]],
+        )
+        return {pk for (pk,) in cursor.fetchall()}
 
 
 def _told_of(workspace: Workspace) -> dict[str, str]:
@@ -169,11 +187,33 @@ def _iso(at: datetime) -> str:
 # --- waking a worker -----------------------------------------------------------------------------
 
 
-def wake(delivery: Delivery, seconds: float = 0) -> None:
-    """Have a worker send it once the transaction is in, `seconds` later."""
-    transaction.on_commit(partial(_call, str(delivery.pk), seconds))
+class _Call:
+    """One call to the broker for all messages of a transaction: one that hangs costs its time."""
+
+    def __init__(self, pks: list[str], seconds: float) -> None:
+        self.pks = pks
+        self.seconds = seconds
+
+    def __call__(self) -> None:
+        with suppress(Exception):  # whatever the broker's client raises: the beat looks for more
+            current_app.send_task(
+                "workspaces.tasks.send_webhook", self.pks, countdown=self.seconds or None
+            )
 
 
-def _call(pk: str, seconds: float) -> None:
-    with suppress(Exception):  # whatever the broker's client raises: the beat looks for more
-        current_app.send_task("workspaces.tasks.send_webhook", [pk], countdown=seconds or None)
+def wake(*deliveries: Delivery, seconds: float = 0) -> None:
+    """Have workers send them once the transaction is in, `seconds` later."""
+    pks = [str(delivery.pk) for delivery in deliveries]
+    if not pks:
+        return
+    for _, waiting, *_ in connection.run_on_commit:  # what was rolled back is not among it
+        if isinstance(waiting, _Call) and waiting.seconds == seconds:
+            waiting.pks += pks
+            return
+    transaction.on_commit(_Call(pks, seconds))
+
+
+def pass_on(pks: Sequence[str]) -> None:
+    """Have other workers send these."""
+    if pks:
+        _Call([*pks], 0)()

@@ -2,20 +2,22 @@
 
 A worker claims a message by moving `claimed_until`; if it dies, the claim runs out and the beat
 sends another one. So a message arrives at least once, with the same id each time, and in no
-particular order. What one receiver does not take keeps no other one waiting: of a webhook that is
-failing one message is tried at a time.
+particular order. No receiver keeps the others waiting, however slowly it answers: of one webhook,
+and of one workspace, so many are under way at a time; each that ends has the next ones sent.
 """
 
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db import connection, transaction
+from django.db.models import Count, F, Q, QuerySet, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 from standardwebhooks import Webhook as Signer
 
@@ -31,8 +33,16 @@ _NO_ANSWER: dict[str, Any] = {"status_code": None, "answer": "", "duration_ms": 
 JITTER = 0.2
 # Longer than an attempt can take.
 CLAIM = timedelta(seconds=60)
+# So many messages are under way at a time; of a webhook that is failing, one.
+AT_ONCE = 2
+AT_ONCE_OF_WORKSPACE = 4
+# Postgres' name for the lock under which workers take turns to claim.
+_CLAIMING = 0x776562686F6F6B
 GIVE_UP_AFTER = timedelta(days=5)
 KEPT = timedelta(days=30)
+# So many messages of one webhook wait, as long as they fail or the receiver is slow.
+MOST_PENDING = 1000
+SWITCHED_OFF = "The webhook was switched off."
 # What a broker keeps in mind for us; what is due later, the beat finds.
 SOON_SECONDS = 60
 TAKEN_UP_AT_ONCE = 500
@@ -47,8 +57,16 @@ def send(pk: UUID | str) -> None:
     delivery = _claim(pk)
     if delivery is None:
         return
+    _attempt(delivery)
+    _wake_next(delivery)
+
+
+def _attempt(delivery: Delivery) -> None:
     if not delivery.webhook.active:
-        _give_up(delivery, "The webhook was switched off.")
+        _give_up(delivery, SWITCHED_OFF)
+        return
+    if words := delivery.webhook.silenced:
+        _give_up(delivery, words)
         return
     began = time.monotonic()
     try:
@@ -74,24 +92,45 @@ def _ready(now: datetime) -> QuerySet[Delivery]:
 
 
 def due() -> QuerySet[Delivery]:
-    """Return what the beat has sent: all that is due, but one of each webhook that is failing."""
-    ready = _ready(timezone.now())
-    failing = ready.exclude(webhook__failing_since=None)
-    first = failing.order_by("webhook_id", "next_attempt_at").distinct("webhook_id")
-    turn = Q(webhook__failing_since=None) | Q(pk__in=first.values("pk"))
-    return ready.filter(turn).order_by("next_attempt_at")[:TAKEN_UP_AT_ONCE]
+    """Return what the beat has sent: of each webhook as many as may be under way."""
+    now = timezone.now()
+    turn = Window(RowNumber(), partition_by="webhook_id", order_by=("next_attempt_at", "pk"))
+    ready = _ready(now).exclude(_waits(now)).annotate(turn=turn)
+    mine = ready.filter(Q(turn=1) | Q(turn__lte=AT_ONCE, webhook__failing_since=None))
+    return mine.order_by("next_attempt_at")[:TAKEN_UP_AT_ONCE]
+
+
+def _waits(now: datetime) -> Q:
+    """Return what has to wait until something that is under way ends: few rows."""
+    claimed = Delivery.objects.filter(claimed_until__gt=now).select_related("webhook")
+    places = [(one.webhook_id, one.webhook.workspace_id) for one in claimed]
+    webhooks = Counter(webhook for webhook, _ in places)
+    full = [webhook for webhook, count in webhooks.items() if count >= AT_ONCE]
+    waits = Q(webhook__in=full) | Q(webhook__in=[*webhooks], webhook__failing_since__isnull=False)
+    for workspace, count in Counter(workspace for _, workspace in places).items():
+        if count >= AT_ONCE_OF_WORKSPACE:  # the operators' have none, and count as one
+            waits |= Q(webhook__workspace=workspace)
+    return waits
 
 
 def _claim(pk: UUID | str) -> Delivery | None:
-    """Make a message ours for a while; None when it is not due or somebody else's."""
-    now = timezone.now()
-    beside = Delivery.objects.filter(webhook=OuterRef("webhook"), claimed_until__gt=now)
-    waits = Q(Exists(beside.exclude(webhook__failing_since=None)))
-    mine = _ready(now).filter(~waits, pk=pk)
-    if not mine.update(claimed_until=now + CLAIM, attempts=F("attempts") + 1):
-        return None
+    """Make a message ours for a while; None when it is not due, somebody else's, or has to wait."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:  # two at once would not see each other's claims
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIMING])
+        now = timezone.now()
+        mine = _ready(now).filter(pk=pk).exclude(_waits(now))
+        if not mine.update(claimed_until=now + CLAIM, attempts=F("attempts") + 1):
+            return None
     found = Delivery.objects.filter(pk=pk, claimed_until=now + CLAIM)
-    return found.select_related("webhook__workspace").first()
+    return found.select_related("webhook__workspace", "webhook__created_by").first()
+
+
+def _wake_next(ended: Delivery) -> None:
+    """Have the workspace's next messages sent, which may have had to wait for this one's end."""
+    now = timezone.now()
+    beside = _ready(now).exclude(_waits(now)).filter(webhook__workspace=ended.webhook.workspace_id)
+    outbox.wake(*beside.order_by("next_attempt_at")[:AT_ONCE])
 
 
 def _record(delivery: Delivery, **changes: Any) -> bool:
@@ -160,7 +199,7 @@ def _try_again(delivery: Delivery, error: str, **told: Any) -> None:
     if _record(delivery, error=error[:300], **changes):
         _note_failure(delivery)
         if seconds < SOON_SECONDS:
-            outbox.wake(delivery, seconds)
+            outbox.wake(delivery, seconds=seconds)
 
 
 def _give_up(delivery: Delivery, error: str, **told: Any) -> None:
@@ -191,9 +230,30 @@ def _switch_off(webhook: Webhook, reason: str) -> None:
     if webhook.workspace_id:  # held first, as whoever changes a webhook does
         rows = Workspace.objects.select_for_update(of=("self", "instance"))
         workspace = rows.select_related("instance").get(pk=webhook.workspace_id)
-    on = Webhook.objects.filter(pk=webhook.pk, active=True)
-    if on.update(active=False, disabled_reason=reason) and workspace:
-        activity.note(workspace, None, "disabled_webhook", f"{webhook}. {reason}")
+    # With another address meanwhile it is not the one that said so.
+    on = Webhook.objects.filter(pk=webhook.pk, active=True, url=webhook.url)
+    if on.update(active=False, disabled_reason=reason):
+        give_up_waiting(webhook.pk, SWITCHED_OFF)
+        if workspace:
+            activity.note(workspace, None, "disabled_webhook", f"{webhook}. {reason}")
+
+
+def give_up_waiting(webhook: int, reason: str, *, but: int = 0) -> None:
+    """Give up what waits for a webhook and nobody is at, but the newest; it can be sent again."""
+    free = Q(claimed_until=None) | Q(claimed_until__lte=timezone.now())
+    waiting = Delivery.objects.filter(free, webhook=webhook, state=State.PENDING)
+    if but:
+        waiting = waiting.filter(pk__in=waiting.order_by("-created_at").values("pk")[but:])
+    waiting.update(state=State.FAILED, error=reason, claimed_until=None)
+
+
+def give_up_too_many() -> None:
+    """Give up the oldest messages of each webhook for which too many wait."""
+    pending = Delivery.objects.filter(state=State.PENDING).order_by().values("webhook")
+    many = pending.annotate(count=Count("pk")).filter(count__gt=MOST_PENDING)
+    reason = f"More than {MOST_PENDING} messages waited for this webhook: the oldest were given up."
+    for webhook in many.values_list("webhook", flat=True):
+        give_up_waiting(webhook, reason, but=MOST_PENDING)
 
 
 def _since(began: float) -> int:

@@ -11,7 +11,7 @@ from django.utils import timezone
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
-from workspaces import catalogue, change_runs, releases, rollouts, sending, services
+from workspaces import catalogue, change_runs, outbox, releases, rollouts, sending, services
 from workspaces.models import Approval, Change, Plugin, Release, SignInCode, WorkspaceSession
 
 
@@ -85,14 +85,16 @@ def prune_images() -> None:
 
 
 @shared_task
-def send_webhook(pk: str) -> None:
-    """Send a webhook's message, if it is due."""
+def send_webhook(pk: str, *others: str) -> None:
+    """Send a webhook's message, if it is due. Other workers send the others meanwhile."""
+    outbox.pass_on(others)
     sending.send(pk)
 
 
 @shared_task
 def take_up() -> None:
     """Find work whose task was lost, and the worker that died at it."""
+    sending.give_up_too_many()
     # Without its image nobody can make a workspace; one that cannot be built says why on its page.
     unbuilt = Release.objects.filter(offered=True, image=None, error="")
     left: tuple[tuple[str, QuerySet[Any]], ...] = (

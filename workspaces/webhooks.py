@@ -7,19 +7,20 @@ done to it stands in the admin's history.
 
 import base64
 import secrets
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.models import User
 from deploy import vault
-from workspaces import activity, deeds, outbox, outside, services
+from workspaces import activity, deeds, outbox, outside, sending, services
 from workspaces.models import Delivery, Webhook, Workspace
 from workspaces.services import Refused, TooOften
 
@@ -28,11 +29,16 @@ MAX_NAME = 80
 PINGS_A_MINUTE = 5
 # For how long the secret before the present one signs too.
 OVERLAP = timedelta(hours=24)
+# So many requests of one process wait for name servers, which may be the customer's own, at a time.
+LOOK_UPS = 2
+LOOK_UP_RETRY_SECONDS = 5
+
+_look_ups = threading.BoundedSemaphore(LOOK_UPS)
 
 
 def webhooks_of(workspace: Workspace | None) -> QuerySet[Webhook]:
     """Return the webhooks of a workspace, or of the operators."""
-    return Webhook.objects.filter(workspace=workspace)
+    return Webhook.objects.filter(workspace=workspace).select_related("created_by")
 
 
 def create(
@@ -80,6 +86,8 @@ def update(
         changes = {key: value for key, value in changes.items() if value != getattr(row, key)}
         if changes:
             _set(row, **changes)
+            if not row.active:
+                sending.give_up_waiting(row.pk, sending.SWITCHED_OFF)
             _note(current, by, "changed_webhook", row)
     return row
 
@@ -87,7 +95,7 @@ def update(
 def delete(webhook: Webhook, by: User) -> None:
     """Remove it, with its log. What is on its way is not sent any more."""
     with _holding(webhook.workspace) as current:
-        row = _locked(webhook)
+        row = _locked(webhook, to_delete=True)
         _note(current, by, "removed_webhook", row)
         row.delete()
 
@@ -145,7 +153,7 @@ def reseal_secrets() -> int:
     All or none: raises vault.Unreadable.
     """
     with transaction.atomic():
-        rows = list(Webhook.objects.select_for_update())
+        rows = list(Webhook.objects.select_for_update(no_key=True))
         for row in rows:
             old = {"of a webhook before": row.old_secret} if row.old_secret else {}
             fresh = vault.reseal({"of a webhook": row.secret, **old})
@@ -167,8 +175,10 @@ def _holding(workspace: Workspace | None) -> Iterator[Workspace | None]:
             yield current
 
 
-def _locked(webhook: Webhook) -> Webhook:
-    row = Webhook.objects.select_for_update(of=("self",)).filter(pk=webhook.pk).first()
+def _locked(webhook: Webhook, *, to_delete: bool = False) -> Webhook:
+    """Hold its row. Only who deletes it waits for those who write to it, and is skipped by them."""
+    rows = Webhook.objects.select_for_update(of=("self",), no_key=not to_delete)
+    row = rows.filter(pk=webhook.pk).first()
     if row is None:
         raise Refused("This webhook is not there any more.", code="not_found")
     return row
@@ -208,10 +218,17 @@ def _new_secret() -> str:
 
 def _checked_url(url: str) -> str:
     url = url.strip()
+    if not _look_ups.acquire(blocking=False):
+        words = "Other addresses are being looked up just now. Try again shortly."
+        raise TooOften(words, "too_many_waiting", LOOK_UP_RETRY_SECONDS)
     try:
+        if not connection.in_atomic_block:
+            connection.close()  # while this waits it is others'
         outside.check(url)
     except outside.NotAllowed as refusal:
         raise Refused(str(refusal), "url") from refusal
+    finally:
+        _look_ups.release()
     return url
 
 

@@ -1,11 +1,14 @@
 """Webhooks from what happens to what a receiver verifies; the receiver is a real server."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -13,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings as project
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models import F
@@ -29,8 +33,9 @@ from tests import factories
 from tests.workspaces import receiver as receivers
 from tests.workspaces.receiver import Receiver
 from workspaces import activity, history, outbox, outside, sending, services, tasks, webhooks
+from workspaces.api.webhook_shapes import WebhookOut
 from workspaces.models import Activity, Delivery, Webhook, Workspace
-from workspaces.services import Refused
+from workspaces.services import Refused, TooOften
 
 pytestmark = pytest.mark.django_db
 
@@ -228,6 +233,36 @@ def test_operators_hear_of_all_workspaces_and_owners_of_theirs(
         webhooks.create(None, owner, url=receiver.url)
 
 
+@pytest.mark.parametrize("loss", ["active", "staff", "permission", "account"])
+def test_an_operators_webhook_hears_what_its_maker_may_see(
+    workspace: Workspace, owner: User, receiver: Receiver, loss: str
+) -> None:
+    operator = factories.make_user(is_staff=True)
+    operator.user_permissions.add(Permission.objects.get(codename="view_workspace"))
+    webhook, _ = webhooks.create(None, operator, url=receiver.url)
+    services.rename(workspace, owner, "Shrubs")
+    send_all()
+    assert len(receiver.received) == 1
+    services.rename(workspace, owner, "Hedges")
+    if loss == "permission":
+        operator.user_permissions.clear()
+    elif loss == "account":
+        operator.delete()
+    else:
+        setattr(operator, {"active": "is_active", "staff": "is_staff"}[loss], False)
+        operator.save()
+    services.rename(workspace, owner, "Trees")
+    assert webhook.deliveries.count() == 2, "what happens now it does not hear of"
+    send_all()
+    assert len(receiver.received) == 1, "nor of what was on its way"
+    words = "Who made it may not see all workspaces any more."
+    assert set(webhook.deliveries.values_list("state", "error")) == {
+        ("delivered", ""),
+        ("failed", words),
+    }
+    assert WebhookOut.of(Webhook.objects.get()).disabled_reason == words
+
+
 def test_what_is_rolled_back_is_told_to_nobody(
     hook: Hook, workspace: Workspace, owner: User
 ) -> None:
@@ -239,6 +274,42 @@ def test_what_is_rolled_back_is_told_to_nobody(
         assert Delivery.objects.exists()
         transaction.set_rollback(True)
     assert not Delivery.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_call_wakes_for_all_messages_of_a_transaction_and_the_instance_goes_first(
+    hook: Hook, workspace: Workspace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        hook()
+    sent: list[tuple[str, list[str]]] = []
+
+    def send_task(name: str, args: list[str], **_options: Any) -> None:
+        sent.append((name, args))
+        raise OSError  # the broker hangs: each call costs its time
+
+    monkeypatch.setattr(outbox.current_app, "send_task", send_task)
+    with transaction.atomic():
+        services.delete(workspace, owner)
+        with suppress(Refused), transaction.atomic():
+            activity.note(workspace, owner, "renamed")
+            raise Refused("no")
+        activity.note(workspace, owner, "changed_plan")
+    assert [name for name, _ in sent] == ["deploy.tasks.reconcile", "workspaces.tasks.send_webhook"]
+    written = {str(pk) for pk in Delivery.objects.values_list("pk", flat=True)}
+    assert len(written) == 6
+    assert written <= set(sent[1][1])
+
+
+def test_other_workers_send_the_other_messages(
+    hook: Hook, workspace: Workspace, owner: User, calls: Any, receiver: Receiver
+) -> None:
+    for _ in range(3):
+        hook()
+    services.rename(workspace, owner, "Shrubs")
+    tasks.send_webhook(*(str(one.pk) for one in Delivery.objects.all()))
+    assert len(receiver.received) == 1
+    assert len(calls.get_nowait()) == 2
 
 
 def test_it_costs_one_query_when_nobody_listens(workspace: Workspace, owner: User) -> None:
@@ -258,6 +329,65 @@ def test_it_costs_one_query_when_nobody_listens(workspace: Workspace, owner: Use
         outbox.hear(event)
         outbox.note_deed(deed)
     assert len(queries) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("first", ["delete", "write"])
+def test_deleting_an_operators_webhook_undoes_nothing_that_happens_meanwhile(
+    workspace: Workspace, owner: User, receiver: Receiver, first: str
+) -> None:
+    operator = factories.make_user(is_staff=True, is_superuser=True)
+    webhook, _ = webhooks.create(None, operator, url=receiver.url)
+    failures: list[Exception] = []
+
+    def delete() -> None:
+        try:
+            webhooks.delete(webhook, operator)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    def rename() -> None:
+        try:
+            services.rename(workspace, owner, "Shrubs")
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=delete if first == "write" else rename)
+    with transaction.atomic():
+        if first == "delete":
+            webhooks.delete(webhook, operator)
+        else:
+            services.rename(workspace, owner, "Shrubs")
+        other.start()
+        other.join(0.5)
+        assert other.is_alive() == (first == "write"), "what happens waits for nobody"
+    other.join()
+    assert not failures
+    workspace.refresh_from_db()
+    assert (workspace.name, Webhook.objects.count()) == ("Shrubs", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_changes_a_webhook_keeps_it_from_hearing_of_nothing(
+    workspace: Workspace, owner: User, receiver: Receiver
+) -> None:
+    operator = factories.make_user(is_staff=True, is_superuser=True)
+    webhook, _ = webhooks.create(None, operator, url=receiver.url)
+
+    def rename() -> None:
+        services.rename(workspace, owner, "Shrubs")
+        connection.close()
+
+    other = threading.Thread(target=rename)
+    with transaction.atomic():
+        webhooks.rotate(webhook, operator)
+        other.start()
+        other.join(10)
+    assert only().webhook == webhook
 
 
 # --- failures and retries ------------------------------------------------------------------------
@@ -355,7 +485,7 @@ def test_of_a_failing_webhook_one_message_is_tried_at_a_time(
     webhook, _ = hook()
     for name in ("One", "Two", "Three"):
         services.rename(workspace, owner, name)
-    assert sending.due().count() == 3
+    assert sending.due().count() == sending.AT_ONCE
     webhook.failing_since = timezone.now()
     webhook.save()
     assert sending.due().count() == 1
@@ -381,7 +511,7 @@ def test_410_switches_it_off(
     webhook.refresh_from_db()
     assert not webhook.active
     assert "410" in webhook.disabled_reason
-    states = Delivery.objects.order_by("created_at").values_list("state", "error")
+    states = webhook.deliveries.order_by("created_at").values_list("state", "error")
     assert list(states) == [
         ("failed", "It answered 410: it wants no more messages."),
         ("failed", "The webhook was switched off."),
@@ -419,6 +549,147 @@ def test_what_fails_for_five_days_is_switched_off_and_can_be_switched_on(
     services.rename(workspace, owner, "Four")
     send_all()
     assert Delivery.objects.order_by("created_at").last().state == "delivered"  # type: ignore[union-attr]
+
+
+def test_410_of_an_address_that_was_changed_meanwhile_switches_nothing_off(
+    hook: Hook, workspace: Workspace, owner: User, receiver: Receiver
+) -> None:
+    webhook, _ = hook()
+    services.rename(workspace, owner, "Shrubs")
+    claimed = sending._claim(only().pk)
+    assert claimed
+    webhooks.update(webhook, owner, url=f"{receiver.url}&new")
+    sending._take(claimed, outside.Answer(410, ""), 5)
+    webhook.refresh_from_db()
+    assert webhook.active
+    assert only().state == "failed"
+
+
+def test_what_waits_when_it_is_switched_off_is_given_up_at_once(
+    hook: Hook, workspace: Workspace, owner: User, receiver: Receiver
+) -> None:
+    webhook, _ = hook()
+    for reason in ("the receiver", "the owner"):
+        for name in ("One", "Two", "Three"):
+            services.rename(workspace, owner, name)
+        under_way = sending._claim(Delivery.objects.filter(state="pending")[0].pk)
+        assert under_way
+        if reason == "the receiver":
+            receiver.answers = [receivers.status(410)]
+            sending.send(Delivery.objects.filter(state="pending", claimed_until=None)[0].pk)
+        else:
+            webhooks.update(webhook, owner, active=False)
+        assert Delivery.objects.get(state="pending") == under_way
+        assert Delivery.objects.filter(error=sending.SWITCHED_OFF).exists()
+        Delivery.objects.all().delete()
+        webhook = webhooks.update(webhook, owner, active=True)
+
+
+def test_of_too_many_that_wait_the_oldest_are_given_up(
+    hook: Hook, workspace: Workspace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "MOST_PENDING", 3)
+    busy, _ = hook()
+    for name in ("One", "Two", "Three", "Four", "Five"):
+        services.rename(workspace, owner, name)
+    quiet, _ = hook()
+    services.rename(workspace, owner, "Six")
+    tasks.take_up()
+    assert quiet.deliveries.get().state == "pending"
+    found = list(busy.deliveries.order_by("created_at"))
+    assert [one.state for one in found] == ["failed"] * 3 + ["pending"] * 3
+    assert found[0].error.startswith("More than 3 messages waited")
+
+
+# --- receivers that take their time --------------------------------------------------------------
+
+
+class Workers:
+    """As many as there are of worker-outside: each takes the next call of the queue."""
+
+    def __init__(self, calls: queue.SimpleQueue[list[str] | None], count: int = 8) -> None:
+        self._calls = calls
+        self._threads = [threading.Thread(target=self._work) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        while (args := self._calls.get()) is not None:
+            tasks.send_webhook(*args)
+        connection.close()
+
+    def stop(self) -> None:
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[list[str] | None]:
+    """The broker's queue: what workers are woken for."""
+    calls: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+
+    def send_task(name: str, args: list[str], **_options: Any) -> None:
+        if name == "workspaces.tasks.send_webhook":
+            calls.put(args)
+
+    monkeypatch.setattr(outbox.current_app, "send_task", send_task)
+    return calls
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_slow_receiver_keeps_no_other_workspace_waiting(
+    hook: Hook, workspace: Workspace, owner: User, receiver: Receiver, calls: Any
+) -> None:
+    webhook, _ = hook()
+    for number in range(20):
+        services.rename(workspace, owner, f"Trees {number}")
+    under_way = threading.Semaphore(sending.AT_ONCE)
+    too_many: list[bool] = []
+
+    def slowly(handler: Any) -> None:
+        free = under_way.acquire(blocking=False)
+        too_many.append(not free)
+        time.sleep(0.3)
+        if free:
+            under_way.release()
+        receivers.status(204)(handler)
+
+    receiver.answers = [slowly] * 20
+    with receivers.listening() as quick:
+        other = factories.make_workspace(owner, "birds")
+        webhooks.create(other, owner, url=quick.url)
+        workers = Workers(calls)
+        try:
+            receiver.wait_for(sending.AT_ONCE)
+            services.rename(other, owner, "Birds of Kyiv")
+            quick.wait_for(1)
+            assert len(receiver.received) < 10, "the other one did not wait for these"
+            receiver.wait_for(20)  # nothing but the end of one message has the next one sent
+        finally:
+            workers.stop()
+    assert not any(too_many)
+    states = webhook.deliveries.values_list("state", "attempts")
+    assert list(states) == [("delivered", 1)] * 20
+
+
+def test_of_one_workspace_so_many_are_under_way(
+    hook: Hook, workspace: Workspace, owner: User, receiver: Receiver
+) -> None:
+    made = [hook()[0] for _ in range(sending.AT_ONCE_OF_WORKSPACE + 1)]
+    other = factories.make_workspace(owner, "birds")
+    webhooks.create(other, owner, url=receiver.url)
+    services.rename(workspace, owner, "Shrubs")
+    services.rename(other, owner, "Owls")
+    claimed = [sending._claim(webhook.deliveries.get().pk) for webhook in made]
+    assert [one is not None for one in claimed] == [True] * 4 + [False]
+    (due,) = sending.due()
+    assert due.webhook.workspace == other
+    assert sending._claim(due.pk)
+    assert claimed[0]
+    sending._delivered(claimed[0])
+    assert [one.webhook for one in sending.due()] == [made[-1]]
 
 
 # --- workers that die, and tasks that come twice -------------------------------------------------
@@ -640,6 +911,40 @@ def test_what_cannot_be_is_refused_by_field(  # noqa: PLR0917 - fixtures
     assert caught.value.field == field
     with pytest.raises(Refused, match=words):
         webhooks.update(webhook, owner, **fields)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_slow_name_servers_hold_two_requests_up_and_no_database_connection(
+    workspace: Workspace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds_connection: list[bool] = []
+    begun, over = threading.Semaphore(0), threading.Event()
+
+    def slowly(_url: str) -> None:
+        holds_connection.append(connection.connection is not None)
+        begun.release()
+        assert over.wait(10)
+
+    def create() -> None:
+        webhooks.create(Workspace.objects.get(), owner, url="https://93.184.216.34/")
+        connection.close()
+
+    monkeypatch.setattr(outside, "check", slowly)
+    requests = [threading.Thread(target=create) for _ in range(webhooks.LOOK_UPS)]
+    try:
+        for request in requests:
+            request.start()
+            assert begun.acquire(timeout=10)
+        with pytest.raises(TooOften, match="Try again shortly") as caught:
+            webhooks.create(workspace, owner, url="https://93.184.216.34/")
+        assert (caught.value.code, caught.value.retry_after) == ("too_many_waiting", 5)
+    finally:
+        over.set()
+        for request in requests:
+            request.join()
+    assert holds_connection == [False, False]
+    webhooks.create(workspace, owner, url="https://93.184.216.34/")
+    assert workspace.webhooks.count() == 3
 
 
 def test_a_workspace_has_ten_at_most(hook: Hook, workspace: Workspace, owner: User) -> None:

@@ -99,3 +99,9 @@ def test_staff_without_the_permission_may_not(receiver: Receiver) -> None:
     client.force_login(factories.make_user(is_staff=True))
     assert client.get(f"{LIST}add/").status_code == 403
     assert client.post(f"{LIST}add/", {"url": receiver.url}).status_code == 403
+
+
+def test_its_page_says_why_it_hears_of_nothing(operator: Client) -> None:
+    webhook = Webhook.objects.create(url="https://93.184.216.34/", secret="-")
+    shown = operator.get(f"{LIST}{webhook.pk}/change/").content.decode()
+    assert "Who made it may not see all workspaces any more." in shown

@@ -54,7 +54,7 @@ class WebhookAdmin(DeedsAdmin, ReadOnlyAdmin):
         "url",
         "wants",
         "active",
-        "disabled_reason",
+        "silence",
         "failing_since",
         "old_secret_until",
         "created_at",
@@ -77,6 +77,11 @@ class WebhookAdmin(DeedsAdmin, ReadOnlyAdmin):
     def wants(self, webhook: Webhook) -> str:
         """What it hears of."""
         return ", ".join(webhook.events) or "all"
+
+    @admin.display(description="why it hears of nothing")
+    def silence(self, webhook: Webhook) -> str:
+        """Why we switched it off, or what keeps it from hearing."""
+        return webhook.disabled_reason or webhook.silenced or "-"
 
     @admin.display(description="messages")
     def log(self, webhook: Webhook) -> SafeString:

@@ -139,6 +139,7 @@ def list_webhooks(
     {201: NewWebhookOut},
     "refused",
     "deleted",
+    "too_many_waiting",
     deed="add_webhook",
     headers=("Location",),
 )
@@ -164,7 +165,15 @@ def get_webhook(request: HttpRequest, slug: SLUG, webhook_id: Id) -> WebhookOut:
     return WebhookOut.of(_webhook(request, slug, webhook_id))
 
 
-@_endpoint("PATCH", "/{webhook_id}", "update_webhook", "Change a webhook", WebhookOut, "deleted")
+@_endpoint(
+    "PATCH",
+    "/{webhook_id}",
+    "update_webhook",
+    "Change a webhook",
+    WebhookOut,
+    "deleted",
+    "too_many_waiting",
+)
 def update_webhook(
     request: HttpRequest, slug: SLUG, webhook_id: Id, payload: WebhookChanges
 ) -> WebhookOut:

@@ -39,7 +39,7 @@ class WebhookOut(Schema):
     events: list[str] = Field(description=_EVENTS, examples=[["workspace.failed"]])
     active: bool = Field(description="Whether it hears of anything.")
     disabled_reason: str | None = Field(
-        description="Why we switched it off, if we did.",
+        description="Why we switched it off, or tell an operators' one nothing, if we do.",
         examples=["Nothing got through for 5 days."],
     )
     failing_since: datetime | None = Field(description="Since when nothing has got through.")
@@ -58,7 +58,7 @@ class WebhookOut(Schema):
             "url": webhook.url,
             "events": webhook.events,
             "active": webhook.active,
-            "disabled_reason": webhook.disabled_reason or None,
+            "disabled_reason": webhook.disabled_reason or webhook.silenced or None,
             "failing_since": webhook.failing_since,
             "created_at": webhook.created_at,
         }

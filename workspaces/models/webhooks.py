@@ -48,6 +48,16 @@ class Webhook(models.Model):
         """Where it goes, without what may be a secret in its path."""
         return urlsplit(self.url).netloc
 
+    @property
+    def silenced(self) -> str:
+        """Why it may hear of nothing, in words: an operators' one hears what its maker may see."""
+        if self.workspace_id is not None:
+            return ""
+        maker = self.created_by
+        if maker and maker.is_staff and maker.has_perm("workspaces.view_workspace"):
+            return ""
+        return "Who made it may not see all workspaces any more."
+
 
 class Delivery(models.Model):
     """One message for one webhook. Its id, `webhook-id`, is the same however often it is sent."""
