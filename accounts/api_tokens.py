@@ -119,7 +119,10 @@ def create(
         _hold_to(parent, wanted, only, expires_at)
     text = new_text()
     with transaction.atomic():
-        User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        _lock_tokens_of(user.pk)
+        # Found good when the request came in; it may have been revoked since.
+        if parent is not None and not find_again(parent):
+            raise NotAllowed("The token that makes it is not good any more.")
         if good(user).count() >= MAX_TOKENS:
             raise NotAllowed(f"You have {MAX_TOKENS} tokens. Revoke one that nobody uses.")
         token = ApiToken.objects.create(
@@ -133,6 +136,11 @@ def create(
             parent=parent,
         )
     return token, text
+
+
+def _lock_tokens_of(user_id: int) -> None:
+    """Wait until nobody else makes or revokes tokens of this user, until the transaction ends."""
+    User.objects.select_for_update(no_key=True).get(pk=user_id)
 
 
 def tell_its_user(token: ApiToken) -> None:
@@ -211,8 +219,13 @@ def note_use(token: ApiToken) -> None:
         ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
 
 
+@transaction.atomic
 def revoke(token: ApiToken) -> int:
-    """End a token at once, and all that were made with it. Return how many that are."""
+    """End a token at once, and all that were made with it. Return how many that are.
+
+    One that is being made with it is waited for, and ends as well.
+    """
+    _lock_tokens_of(token.user_id)
     found, generation = [token.pk], [token.pk]
     while generation:
         children = ApiToken.objects.filter(parent__in=generation)

@@ -1,12 +1,15 @@
 """API tokens: what they look like, what they may, and how they end."""
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts import api_tokens, rates
@@ -58,6 +61,49 @@ def test_revoking_ends_what_was_made_with_it(user: User) -> None:
     assert api_tokens.find(grandchild) is None
     assert api_tokens.find(other)
     assert api_tokens.revoke(first) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_revoking_waits_for_what_is_being_made_and_ends_it(user: User) -> None:
+    parent, _ = api_tokens.create(user, "parent", ["read"])
+    made, go_on = threading.Event(), threading.Event()
+
+    def make() -> ApiToken:
+        try:
+            with transaction.atomic():
+                child, _ = api_tokens.create(user, "child", ["read"], parent=parent)
+                made.set()
+                assert not go_on.wait(0.5)  # the revoking one must wait for us
+            return child
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor() as pool:
+        making = pool.submit(make)
+        assert made.wait(30)
+        assert api_tokens.revoke(parent) == 2
+        go_on.set()
+        child = making.result(30)
+    assert not api_tokens.find_again(child)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_made_with_a_token_that_is_being_revoked(user: User) -> None:
+    parent, _ = api_tokens.create(user, "parent", ["read"])
+
+    def make() -> None:
+        try:
+            with pytest.raises(NotAllowed, match="not good any more"):
+                api_tokens.create(user, "child", ["read"], parent=parent)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor() as pool:
+        with transaction.atomic():
+            assert api_tokens.revoke(parent) == 1
+            making = pool.submit(make)
+        making.result(30)
+    assert not api_tokens.good(user).exists()
 
 
 def test_a_token_hands_on_no_more_than_it_has(user: User) -> None:
