@@ -161,9 +161,14 @@ def _checked_scopes(user: User, scopes: Iterable[str]) -> list[str]:
     return [scope.value for scope in Scope if scope in named]
 
 
+def is_operators(token: ApiToken) -> bool:
+    """Whether it acts for all customers: the scope alone does not do, nor does the user."""
+    return Scope.OPERATOR in token.scopes and token.user.is_staff and token.only is None
+
+
 def implied(token: ApiToken) -> set[str]:
     """Return the scopes of a token with those that they bring along: an operator's has all."""
-    return set(Scope) if Scope.OPERATOR in token.scopes else set(token.scopes)
+    return set(Scope) if is_operators(token) else set(token.scopes)
 
 
 def _hold_to(

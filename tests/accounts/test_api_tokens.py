@@ -123,6 +123,19 @@ def test_a_token_hands_on_no_more_than_it_has(user: User) -> None:
     assert child.parent == parent
 
 
+def test_only_an_operators_token_for_everything_implies_all_scopes() -> None:
+    operator, here = factories.make_user(is_staff=True), uuid4()
+    mighty, _ = api_tokens.create(operator, "ops", ["operator"])
+    one, _ = api_tokens.create(operator, "one", ["operator"], only=here)
+    assert api_tokens.create(operator, "child", ["read", "data"], parent=mighty)
+    with pytest.raises(NotAllowed, match="has not got: read"):
+        api_tokens.create(operator, "child", ["read"], only=here, parent=one)
+    operator.is_staff = False
+    operator.save()
+    with pytest.raises(NotAllowed, match="has not got: read"):
+        api_tokens.create(operator, "child", ["read"], parent=mighty)
+
+
 def test_what_cannot_be_made(user: User) -> None:
     for name, scopes, more in (
         (" ", ["read"], {}),

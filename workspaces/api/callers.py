@@ -31,9 +31,8 @@ class Caller:
 
     @property
     def is_operator(self) -> bool:
-        """Whether it acts for all customers: the scope alone does not do, nor does the user."""
-        mighty = Scope.OPERATOR in self.token.scopes
-        return mighty and self.user.is_staff and self.token.only is None
+        """Whether it acts for all customers."""
+        return api_tokens.is_operators(self.token)
 
     def may(self, deed: str) -> bool:
         """Whether it is an operator with the permissions for a deed: one of deeds.NEEDS."""
