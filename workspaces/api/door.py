@@ -26,6 +26,7 @@ from workspaces.models import IdempotencyKey
 logger = logging.getLogger(__name__)
 
 MAX_KEY = 255
+MAX_BODY = 256 * 1024
 RETRY = {"Retry-After": "5"}
 # What they answer is a secret, and shown once.
 NEVER_KEPT = re.compile(
@@ -65,6 +66,8 @@ def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpRes
     caller = identify(request)
     if caller is not None and not caller.budget.allowed:
         raise Problem("too_many_requests", headers={"Retry-After": str(caller.budget.retry_after)})
+    if caller is not None and len(request.body) > MAX_BODY:
+        raise Problem("too_large")
     key = request.headers.get("Idempotency-Key")
 
     def answer() -> HttpResponseBase:

@@ -17,6 +17,7 @@ from workspaces import services
 from workspaces.api import workspace_routes
 from workspaces.models import Activity, IdempotencyKey, Plan, Role, Workspace
 
+PLUGINS = "/workspaces/trees/plugins"
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
 
@@ -361,8 +362,44 @@ def test_an_accident_is_no_traceback_and_takes_everything_back(
 
 def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
     for headers in ({}, {"Idempotency_Key": "k1"}):
-        response = api.post("/workspaces", {"name": "x" * 3_000_000}, **headers)
-        assert (response.status_code, code_of(response)) == (413, "too_large")
+        for size in (300_000, 3_000_000):
+            response = api.post("/workspaces", {"name": "x" * size}, **headers)
+            assert (response.status_code, code_of(response)) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/workspaces", {"name": "T", "metadata": {f"{n} ": "" for n in range(9000)}}),
+        ("PATCH", "/workspaces/trees", {"metadata": {f"{n} ": None for n in range(9000)}}),
+        ("PUT", PLUGINS, {"plugins": [], "secrets": {f"a{n}": "" for n in range(9000)}}),
+        ("PUT", PLUGINS, {"plugins": list(range(9000))}),
+        ("POST", "/workspaces", {"name": "T", **{f"unknown{n}": 1 for n in range(9000)}}),
+    ],
+)
+def test_much_that_is_wrong_makes_no_large_answer(
+    api: Api, owner: User, method: str, path: str, body: dict[str, Any]
+) -> None:
+    factories.make_workspace(owner, "trees")
+    response = api.ask(method, path, body)
+    assert code_of(response) == "invalid"
+    assert 1 <= len(response.json()["errors"]) <= 20
+    assert len(response.content) < 4_000
+
+
+def test_metadata_and_secrets_may_be_so_many(api: Api, owner: User) -> None:
+    factories.make_workspace(owner, "trees")
+    many = {"metadata": {f"a{n}": "x" for n in range(20)}}
+    assert api.ask("PATCH", "/workspaces/trees", many).status_code == 200
+    others: dict[str, str | None] = {f"b{n}": "y" for n in range(20)}
+    others |= dict.fromkeys(many["metadata"])
+    assert api.ask("PATCH", "/workspaces/trees", {"metadata": others}).status_code == 200
+    too_many = {"metadata": dict.fromkeys(f"c{n}" for n in range(41))}
+    refused = api.ask("PATCH", "/workspaces/trees", too_many)
+    assert [error["field"] for error in refused.json()["errors"]] == ["body.metadata"]
+    secrets = {"plugins": [], "secrets": {f"A{n}": "x" for n in range(51)}}
+    refused = api.ask("PUT", PLUGINS, secrets)
+    assert [error["field"] for error in refused.json()["errors"]] == ["body.secrets"]
 
 
 # --- what Schemathesis found, in plain words -----------------------------------------------------
