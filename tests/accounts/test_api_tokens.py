@@ -11,6 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from accounts import api_tokens, rates
 from accounts.api_tokens import NotAllowed, Scope
@@ -178,9 +179,36 @@ def test_a_rate_lets_a_burst_through_and_then_as_many_as_flow_back(user: User) -
     token, _ = api_tokens.create(user, "ci", ["read"])
     other, _ = api_tokens.create(user, "other", ["read"])
     # So slow that nothing flows back while this test runs.
-    budgets = [rates.spend(token.pk, limit=3, window=86400) for _ in range(5)]
+    budgets = [rates.spend(token, limit=3, window=86400) for _ in range(5)]
     assert [budget.allowed for budget in budgets] == [True, True, True, False, False]
     assert [budget.remaining for budget in budgets] == [2, 1, 0, 0, 0]
     assert 86400 / 3 - 60 < budgets[-1].retry_after <= 86400 / 3 + 1
-    assert rates.spend(other.pk, limit=3, window=86400).allowed
-    assert rates.spend(token.pk, limit=3, window=1).allowed is False
+    assert rates.spend(other, limit=3, window=86400).allowed
+    assert rates.spend(token, limit=3, window=1).allowed is False
+
+
+def test_all_tokens_of_a_person_share_a_rate(
+    user: User, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    tokens = [api_tokens.create(user, f"ci {n}", ["read"])[0] for n in range(10)]
+    spent = [rates.spend(tokens[n], limit=2, window=86400) for n in range(8)]
+    assert all(budget.allowed for budget in spent)
+    # The tighter one is told: at first the token's, at last the person's.
+    assert [(budget.limit, budget.remaining) for budget in spent] == [
+        *[(2, 1)] * 6,
+        *[(2, 1), (8, 0)],
+    ]
+    refused = rates.spend(tokens[8], limit=2, window=86400)
+    assert not refused.allowed
+    assert (refused.limit, refused.remaining) == (8, 0)
+    assert 86400 / 8 - 60 < refused.retry_after <= 86400 / 8 + 1
+    theirs, _ = api_tokens.create(factories.make_user(), "theirs", ["read"])
+    with django_assert_num_queries(1):
+        assert rates.spend(theirs, limit=2, window=86400).allowed
+
+
+def test_a_token_that_asks_too_often_takes_nothing_from_the_others(user: User) -> None:
+    token, _ = api_tokens.create(user, "ci", ["read"])
+    other, _ = api_tokens.create(user, "other", ["read"])
+    assert sum(rates.spend(token, limit=2, window=86400).allowed for _ in range(20)) == 2
+    assert sum(rates.spend(other, limit=2, window=86400).allowed for _ in range(20)) == 2

@@ -59,7 +59,7 @@ def identify(request: HttpRequest) -> Caller | None:
     token = api_tokens.find(text.strip()) if kind.lower() == "bearer" else None
     if token is None:
         return None
-    caller = Caller(token, token.user, rates.spend(token.pk, settings.API_REQUESTS_PER_MINUTE))
+    caller = Caller(token, token.user, rates.spend(token, settings.API_REQUESTS_PER_MINUTE))
     request.caller = caller  # type: ignore[attr-defined]
     api_tokens.note_use(token)
     return caller

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
+from accounts import rates
 from accounts.api_tokens import WORDS
 from workspaces.api.door import MAX_KEY
 
@@ -117,10 +118,14 @@ makes you skip nothing and see nothing twice. Take it as it is; what is in it ma
         "rates",
         "Rates",
         f"""
-A token may ask {settings.API_REQUESTS_PER_MINUTE} times a minute, all at once or spread out. Every
-answer tells what is left: `RateLimit: "requests";r=598;t=1`, where `r` is how many could follow at
-once and `t` in how many seconds all are back. Beyond that the answer is `too_many_requests` with
+A token may ask {settings.API_REQUESTS_PER_MINUTE} times a minute, all at once or spread out, and
+all tokens of a person together {rates.OF_A_PERSON} times as often. Every answer tells what is left
+of the one that is used up more: `RateLimit: "requests";r=598;t=1`, where `r` is how many could follow
+at once and `t` in how many seconds all are back. Beyond that the answer is `too_many_requests` with
 `Retry-After`.
+
+A person may have {settings.API_HOLDS_PER_USER} requests wait or stream at a time; beyond that the
+answer is `too_many_waiting`.
 
 New workspaces ({settings.CREATIONS_PER_HOUR} an hour) and changes of the plugins
 ({settings.CHANGES_PER_HOUR} an hour for each workspace) have rates of their own, as each costs
