@@ -8,7 +8,6 @@ interrupted, leaves no key behind and can be asked again.
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -28,22 +27,18 @@ logger = logging.getLogger(__name__)
 MAX_KEY = 255
 MAX_BODY = 256 * 1024
 RETRY = {"Retry-After": "5"}
-# What they answer is a secret, and shown once.
-NEVER_KEPT = re.compile(
-    r"/api/v1/(tokens|(workspaces/[^/]+|operator)/webhooks(/[0-9]+/rotate)?)",
-)
 _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
 View = Callable[..., HttpResponseBase]
 
 
-def door(view: View) -> View:
-    """Wrap one of ninja's views."""
+def door(view: View, *, once: bool) -> View:
+    """Wrap one of ninja's views; with `once` its POST takes an Idempotency-Key."""
 
     @csrf_exempt  # no cookie signs anybody in here
     @wraps(view)
     def through(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            response = _answer(view, request, args, kwargs)
+            response = _answer(view, once, request, args, kwargs)
         except Problem as problem:
             response = problem.response(request.path)
         except (OperationalError, InterfaceError):
@@ -62,7 +57,9 @@ def door(view: View) -> View:
     return through
 
 
-def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpResponseBase:
+def _answer(
+    view: View, once: bool, request: HttpRequest, args: Any, kwargs: Any
+) -> HttpResponseBase:
     caller = identify(request)
     if caller is not None and not caller.budget.allowed:
         raise Problem("too_many_requests", headers={"Retry-After": str(caller.budget.retry_after)})
@@ -73,8 +70,7 @@ def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpRes
     def answer() -> HttpResponseBase:
         return _as_problem(request, view(request, *args, **kwargs))
 
-    taken = request.method == "POST" and not NEVER_KEPT.fullmatch(request.path)
-    if taken and key is not None and caller is not None:
+    if once and request.method == "POST" and key is not None and caller is not None:
         return _once(caller, _checked(key), request, answer)
     return answer()
 

@@ -65,8 +65,8 @@ again: within 24 hours it gets the first answer, with `Idempotent-Replayed: true
 done twice. One that is still under way is waited for. The same key with another request is refused
 with `key_reused`.
 
-Only `POST /tokens` takes no key: its answer is a secret, and not kept. `GET`, `PUT`, `PATCH` and
-`DELETE` can be sent again without one.
+What answers with a secret takes no key, as the answer is not kept: `POST /tokens`, a new webhook, a
+webhook's new secret. `GET`, `PUT`, `PATCH` and `DELETE` can be sent again without one.
 """,
     ),
     Section(
@@ -120,9 +120,9 @@ makes you skip nothing and see nothing twice. Take it as it is; what is in it ma
         f"""
 A token may ask {settings.API_REQUESTS_PER_MINUTE} times a minute, all at once or spread out, and
 all tokens of a person together {rates.OF_A_PERSON} times as often. Every answer tells what is left
-of the one that is used up more: `RateLimit: "requests";r=598;t=1`, where `r` is how many could follow
-at once and `t` in how many seconds all are back. Beyond that the answer is `too_many_requests` with
-`Retry-After`.
+of the one that is used up more: `RateLimit: "requests";r=598;t=1`, where `r` is how many could
+follow at once and `t` in how many seconds all are back. Beyond that the answer is
+`too_many_requests` with `Retry-After`.
 
 A person may have {settings.API_HOLDS_PER_USER} requests wait or stream at a time; beyond that the
 answer is `too_many_waiting`.
