@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import OperationalError, connection
@@ -14,7 +15,7 @@ from deploy.states import Status
 from tests import factories
 from tests.workspaces.api.conftest import Api, api_of, code_of
 from workspaces import services
-from workspaces.api import workspace_routes
+from workspaces.api import pages, workspace_routes
 from workspaces.models import Activity, IdempotencyKey, Plan, Role, Workspace
 
 PLUGINS = "/workspaces/trees/plugins"
@@ -134,6 +135,21 @@ def test_the_list_has_parts_and_filters(api: Api, owner: User) -> None:
     assert code_of(api.get("/workspaces?status=asleep")) == "invalid"
     assert code_of(api.get("/workspaces?limit=0")) == "invalid"
     assert code_of(api.get("/workspaces?q=%00")) == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [
+        ("2026-11-27T17:00:00+23:59", 200),  # Postgres knows no such zone
+        ("2026-11-27T17:00:00-23:59", 200),
+        ("0001-01-01T00:00:00+23:59", 422),
+        ("9999-12-31T23:59:59-23:59", 422),
+        ("2026-11-27T17:00:00", 422),
+    ],
+)
+def test_a_made_up_cursor_is_no_accident(api: Api, moment: str, status: int) -> None:
+    cursor = pages.cursor_of(moment, UUID(int=1))
+    assert api.get(f"/workspaces?cursor={cursor}").status_code == status
 
 
 def test_update_keeps_what_somebody_else_changed(api: Api, owner: User) -> None:
