@@ -15,6 +15,7 @@ from math import ceil
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.models import User
@@ -152,10 +153,15 @@ def release_purged(slug: str | None = None) -> int:
     return gone.update(purged_at=timezone.now())
 
 
+def old_keys() -> QuerySet[IdempotencyKey]:
+    """Return the keys whose time is over, whether they were removed already or not."""
+    day_ago = timezone.now() - timedelta(seconds=KEYS_KEPT_SECONDS)
+    return IdempotencyKey.objects.filter(created_at__lt=day_ago)
+
+
 def forget_old_keys() -> None:
     """Drop the answers that were kept for requests that are sent again."""
-    day_ago = timezone.now() - timedelta(seconds=KEYS_KEPT_SECONDS)
-    IdempotencyKey.objects.filter(created_at__lt=day_ago).delete()
+    old_keys().delete()
 
 
 # --- what owners do ----------------------------------------------------------------------------

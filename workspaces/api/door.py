@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from workspaces import services
 from workspaces.api.callers import Caller, identify
 from workspaces.api.problems import CONTENT_TYPE, Problem, invalid
 from workspaces.models import IdempotencyKey
@@ -122,6 +123,8 @@ def _once(
 ) -> HttpResponseBase:
     fingerprint = _fingerprint(request)
     with transaction.atomic():
+        # The task that removes them comes once an hour only.
+        services.old_keys().filter(token=caller.token, key=key).delete()
         # Another one with this key that is under way: this waits until it has ended.
         row, new = IdempotencyKey.objects.get_or_create(
             token=caller.token, key=key, defaults={"fingerprint": fingerprint}

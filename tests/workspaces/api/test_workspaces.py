@@ -241,6 +241,15 @@ def test_keys_are_kept_for_a_day(api: Api) -> None:
     assert not IdempotencyKey.objects.exists()
 
 
+def test_a_key_of_yesterday_is_a_new_one(api: Api) -> None:
+    api.post("/workspaces", {"name": "Trees"}, Idempotency_Key="k1")
+    IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=24, seconds=1))
+    for replayed in (False, True):
+        other = api.post("/workspaces", {"name": "Oaks"}, Idempotency_Key="k1")
+        assert (other.status_code, other.json()["slug"]) == (202, "oaks")
+        assert ("Idempotent-Replayed" in other) == replayed
+
+
 def test_a_key_must_be_a_key(api: Api) -> None:
     for key in ("x" * 256, "ключ"):
         response = api.post("/workspaces", {"name": "Trees"}, Idempotency_Key=key)
