@@ -31,6 +31,8 @@ MAX_TOKENS = 100
 PATTERN = r"cloudapp_[0-9A-Za-z]{46}"
 _TEXT = re.compile(PATTERN)
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# How long tokens that have ended are still told of.
+_ENDED_KEPT = timedelta(days=90)
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -238,3 +240,9 @@ def revoke(token: ApiToken) -> int:
         found += generation
     live = ApiToken.objects.filter(pk__in=found, revoked_at=None)
     return live.update(revoked_at=timezone.now())
+
+
+def prune() -> None:
+    """Remove the tokens that ended long ago. What was made with them has ended as well."""
+    long_ago = timezone.now() - _ENDED_KEPT
+    ApiToken.objects.filter(Q(revoked_at__lt=long_ago) | Q(expires_at__lt=long_ago)).delete()

@@ -17,6 +17,7 @@ from accounts import api_tokens, rates
 from accounts.api_tokens import NotAllowed, Scope
 from accounts.models import ApiToken, User
 from tests import factories
+from workspaces.tasks import clear_expired
 
 pytestmark = pytest.mark.django_db
 
@@ -105,6 +106,21 @@ def test_nothing_is_made_with_a_token_that_is_being_revoked(user: User) -> None:
             making = pool.submit(make)
         making.result(30)
     assert not api_tokens.good(user).exists()
+
+
+def test_what_ended_long_ago_is_removed(user: User) -> None:
+    long_ago = timezone.now() - timedelta(days=91)
+    names = ("good", "revoked", "expired", "just revoked", "just expired")
+    for name in names:
+        api_tokens.create(user, name, ["read"])
+    tokens = ApiToken.objects
+    tokens.filter(name="revoked").update(revoked_at=long_ago)
+    tokens.filter(name="expired").update(expires_at=long_ago)
+    tokens.filter(name="just revoked").update(revoked_at=timezone.now())
+    tokens.filter(name="just expired").update(expires_at=timezone.now())
+    clear_expired()
+    left = set(tokens.values_list("name", flat=True))
+    assert left == {"good", "just revoked", "just expired"}
 
 
 def test_a_token_hands_on_no_more_than_it_has(user: User) -> None:

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 MAX_KEY = 255
 MAX_BODY = 256 * 1024
 RETRY = {"Retry-After": "5"}
+# Nothing was done, and it may be another answer next time; or what is said of an invalid request,
+# which may be as large as that was, can be said again.
+_NOT_KEPT = (400, 401, 403, 404, 422, 429)
 _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
 View = Callable[..., HttpResponseBase]
 
@@ -132,8 +135,8 @@ def _once(
         if not new:
             return _again(row, fingerprint)
         response = answer()
-        if response.status_code >= 500 or response.status_code in (401, 403, 404, 429):
-            transaction.set_rollback(True)  # it may be another answer next time
+        if response.status_code >= 500 or response.status_code in _NOT_KEPT:
+            transaction.set_rollback(True)
         elif isinstance(response, HttpResponse):
             _keep(row, response)
     return response

@@ -11,6 +11,7 @@ from django.conf import settings
 from accounts import rates
 from accounts.api_tokens import WORDS
 from workspaces.api.door import MAX_KEY
+from workspaces.services import KEYS_KEPT_PER_USER
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ Send `Idempotency-Key` with a `POST`: any text of your own, at most {MAX_KEY} pr
 characters, a new one for each new request. When the connection breaks, send the very same request
 again: within 24 hours it gets the first answer, with `Idempotent-Replayed: true`, and nothing is
 done twice. One that is still under way is waited for. The same key with another request is refused
-with `key_reused`.
+with `key_reused`. An invalid request leaves no key behind: mend it and send it with the same one.
+Of one person's keys the newest {KEYS_KEPT_PER_USER} are kept.
 
 What answers with a secret takes no key, as the answer is not kept: `POST /tokens`, a new webhook, a
 webhook's new secret. `GET`, `PUT`, `PATCH` and `DELETE` can be sent again without one.

@@ -250,6 +250,32 @@ def test_a_key_of_yesterday_is_a_new_one(api: Api) -> None:
         assert ("Idempotent-Replayed" in other) == replayed
 
 
+def test_of_one_persons_keys_the_newest_are_kept(
+    api: Api, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "KEYS_KEPT_PER_USER", 3)
+    factories.make_workspace(owner, "trees")
+    another = api_of(owner)
+    for number in range(4):
+        for client in (api, another):
+            client.post("/workspaces/trees/stop", Idempotency_Key=f"k{number}")
+    stranger = factories.make_user()
+    factories.make_workspace(stranger, "theirs")
+    api_of(stranger).post("/workspaces/theirs/stop", Idempotency_Key="old")
+    services.forget_old_keys()
+    kept = IdempotencyKey.objects.order_by("id").values_list("key", flat=True)
+    assert list(kept) == ["k2", "k3", "k3", "old"]
+
+
+def test_what_is_said_of_an_invalid_request_is_not_kept(api: Api) -> None:
+    refused = api.post("/workspaces", {"name": "Trees", "x" * 200_000: 1}, Idempotency_Key="k1")
+    assert code_of(refused) == "invalid"
+    assert code_of(api.post("/workspaces", {}, Idempotency_Key="k1")) == "invalid"
+    assert not IdempotencyKey.objects.exists()
+    # So what was wrong can be sent again as it should be.
+    assert api.post("/workspaces", {"name": "Trees"}, Idempotency_Key="k1").status_code == 202
+
+
 def test_a_key_must_be_a_key(api: Api) -> None:
     for key in ("x" * 256, "ключ"):
         response = api.post("/workspaces", {"name": "Trees"}, Idempotency_Key=key)
