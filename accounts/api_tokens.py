@@ -31,6 +31,8 @@ MAX_TOKENS = 100
 PATTERN = r"cloudapp_[0-9A-Za-z]{46}"
 _TEXT = re.compile(PATTERN)
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# How long tokens that have ended are still told of.
+_ENDED_KEPT = timedelta(days=90)
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
@@ -119,7 +121,10 @@ def create(
         _hold_to(parent, wanted, only, expires_at)
     text = new_text()
     with transaction.atomic():
-        User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        _lock_tokens_of(user.pk)
+        # Found good when the request came in; it may have been revoked since.
+        if parent is not None and not find_again(parent):
+            raise NotAllowed("The token that makes it is not good any more.")
         if good(user).count() >= MAX_TOKENS:
             raise NotAllowed(f"You have {MAX_TOKENS} tokens. Revoke one that nobody uses.")
         token = ApiToken.objects.create(
@@ -133,6 +138,11 @@ def create(
             parent=parent,
         )
     return token, text
+
+
+def _lock_tokens_of(user_id: int) -> None:
+    """Wait until nobody else makes or revokes tokens of this user, until the transaction ends."""
+    User.objects.select_for_update(no_key=True).get(pk=user_id)
 
 
 def tell_its_user(token: ApiToken) -> None:
@@ -153,9 +163,14 @@ def _checked_scopes(user: User, scopes: Iterable[str]) -> list[str]:
     return [scope.value for scope in Scope if scope in named]
 
 
+def is_operators(token: ApiToken) -> bool:
+    """Whether it acts for all customers: the scope alone does not do, nor does the user."""
+    return Scope.OPERATOR in token.scopes and token.user.is_staff and token.only is None
+
+
 def implied(token: ApiToken) -> set[str]:
     """Return the scopes of a token with those that they bring along: an operator's has all."""
-    return set(Scope) if Scope.OPERATOR in token.scopes else set(token.scopes)
+    return set(Scope) if is_operators(token) else set(token.scopes)
 
 
 def _hold_to(
@@ -212,8 +227,13 @@ def note_use(token: ApiToken) -> None:
         ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
 
 
+@transaction.atomic
 def revoke(token: ApiToken) -> int:
-    """End a token at once, and all that were made with it. Return how many that are."""
+    """End a token at once, and all that were made with it. Return how many that are.
+
+    One that is being made with it is waited for, and ends as well.
+    """
+    _lock_tokens_of(token.user_id)
     found, generation = [token.pk], [token.pk]
     while generation:
         children = ApiToken.objects.filter(parent__in=generation)
@@ -221,3 +241,9 @@ def revoke(token: ApiToken) -> int:
         found += generation
     live = ApiToken.objects.filter(pk__in=found, revoked_at=None)
     return live.update(revoked_at=timezone.now())
+
+
+def prune() -> None:
+    """Remove the tokens that ended long ago. What was made with them has ended as well."""
+    long_ago = timezone.now() - _ENDED_KEPT
+    ApiToken.objects.filter(Q(revoked_at__lt=long_ago) | Q(expires_at__lt=long_ago)).delete()

@@ -157,3 +157,13 @@ class ApiBudget(models.Model):
 
     def __str__(self) -> str:
         return f"budget of token {self.token_id}"
+
+
+class ApiUserBudget(models.Model):
+    """How much of their rate all API tokens of a user together have used. An unlogged table too."""
+
+    user = models.OneToOneField(User, primary_key=True, on_delete=models.CASCADE, related_name="+")
+    full_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"budget of user {self.user_id}"

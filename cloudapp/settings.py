@@ -218,13 +218,13 @@ CELERY_BEAT_SCHEDULE = {
 
 # --- how much people may ask for -----------------------------------------------------------------
 
-# Of one API token; a burst may use all of them at once.
+# Of one API token, and four times as many of all that a user has; a burst may use all at once.
 API_REQUESTS_PER_MINUTE: int = env.int("API_REQUESTS_PER_MINUTE", default=600)
 # Of one user, beside what the plan allows to have.
 CREATIONS_PER_HOUR: int = env.int("CREATIONS_PER_HOUR", default=30)
-# How many requests of one process may wait for something to come true, and of one token.
+# How many requests of one process may wait for something to come true, and of one user.
 API_HOLDS: int = env.int("API_HOLDS", default=12)
-API_HOLDS_PER_TOKEN: int = env.int("API_HOLDS_PER_TOKEN", default=10)
+API_HOLDS_PER_USER: int = env.int("API_HOLDS_PER_USER", default=20)
 
 # --- instances: where and how customers' containers run ----------------------------------------
 

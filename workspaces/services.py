@@ -15,6 +15,8 @@ from math import ceil
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import F, QuerySet, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from accounts.models import User
@@ -31,6 +33,7 @@ METADATA_LENGTH = 500
 METADATA_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
 SLUG_TRIES = 5
 KEYS_KEPT_SECONDS = 86400
+KEYS_KEPT_PER_USER = 10_000
 
 
 class Refused(Exception):
@@ -152,10 +155,18 @@ def release_purged(slug: str | None = None) -> int:
     return gone.update(purged_at=timezone.now())
 
 
-def forget_old_keys() -> None:
-    """Drop the answers that were kept for requests that are sent again."""
+def old_keys() -> QuerySet[IdempotencyKey]:
+    """Return the keys whose time is over, whether they were removed already or not."""
     day_ago = timezone.now() - timedelta(seconds=KEYS_KEPT_SECONDS)
-    IdempotencyKey.objects.filter(created_at__lt=day_ago).delete()
+    return IdempotencyKey.objects.filter(created_at__lt=day_ago)
+
+
+def forget_old_keys() -> None:
+    """Drop the answers that were kept for requests that are sent again, and what is too many."""
+    old_keys().delete()
+    place = Window(RowNumber(), partition_by=F("token__user_id"), order_by=F("id").desc())
+    many = IdempotencyKey.objects.annotate(place=place).filter(place__gt=KEYS_KEPT_PER_USER)
+    IdempotencyKey.objects.filter(pk__in=many.values("pk")).delete()
 
 
 # --- what owners do ----------------------------------------------------------------------------

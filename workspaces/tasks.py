@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from accounts import api_tokens
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
@@ -23,13 +24,17 @@ def keep_spares() -> None:
 
 @shared_task
 def clear_expired() -> None:
-    """Remove codes and sessions that let nobody in any more, and old messages; give slugs back."""
+    """Remove codes, sessions and tokens that let nobody in any more, and old messages.
+
+    And give slugs back.
+    """
     now = timezone.now()
     SignInCode.objects.filter(expires_at__lt=now).delete()
     WorkspaceSession.objects.filter(expires_at__lt=now).delete()
     services.release_purged()
     sending.prune()
     services.forget_old_keys()
+    api_tokens.prune()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
 

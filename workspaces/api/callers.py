@@ -31,9 +31,8 @@ class Caller:
 
     @property
     def is_operator(self) -> bool:
-        """Whether it acts for all customers: the scope alone does not do, nor does the user."""
-        mighty = Scope.OPERATOR in self.token.scopes
-        return mighty and self.user.is_staff and self.token.only is None
+        """Whether it acts for all customers."""
+        return api_tokens.is_operators(self.token)
 
     def may(self, deed: str) -> bool:
         """Whether it is an operator with the permissions for a deed: one of deeds.NEEDS."""
@@ -60,7 +59,7 @@ def identify(request: HttpRequest) -> Caller | None:
     token = api_tokens.find(text.strip()) if kind.lower() == "bearer" else None
     if token is None:
         return None
-    caller = Caller(token, token.user, rates.spend(token.pk, settings.API_REQUESTS_PER_MINUTE))
+    caller = Caller(token, token.user, rates.spend(token, settings.API_REQUESTS_PER_MINUTE))
     request.caller = caller  # type: ignore[attr-defined]
     api_tokens.note_use(token)
     return caller

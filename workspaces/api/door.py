@@ -8,7 +8,6 @@ interrupted, leaves no key behind and can be asked again.
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -19,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from workspaces import services
 from workspaces.api.callers import Caller, identify
 from workspaces.api.problems import CONTENT_TYPE, Problem, invalid
 from workspaces.models import IdempotencyKey
@@ -26,23 +26,23 @@ from workspaces.models import IdempotencyKey
 logger = logging.getLogger(__name__)
 
 MAX_KEY = 255
+MAX_BODY = 256 * 1024
 RETRY = {"Retry-After": "5"}
-# What they answer is a secret, and shown once.
-NEVER_KEPT = re.compile(
-    r"/api/v1/(tokens|(workspaces/[^/]+|operator)/webhooks(/[0-9]+/rotate)?)",
-)
+# Nothing was done, and it may be another answer next time; or what is said of an invalid request,
+# which may be as large as that was, can be said again.
+_NOT_KEPT = (400, 401, 403, 404, 422, 429)
 _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
 View = Callable[..., HttpResponseBase]
 
 
-def door(view: View) -> View:
-    """Wrap one of ninja's views."""
+def door(view: View, *, once: bool) -> View:
+    """Wrap one of ninja's views; with `once` its POST takes an Idempotency-Key."""
 
     @csrf_exempt  # no cookie signs anybody in here
     @wraps(view)
     def through(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            response = _answer(view, request, args, kwargs)
+            response = _answer(view, once, request, args, kwargs)
         except Problem as problem:
             response = problem.response(request.path)
         except (OperationalError, InterfaceError):
@@ -61,17 +61,20 @@ def door(view: View) -> View:
     return through
 
 
-def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpResponseBase:
+def _answer(
+    view: View, once: bool, request: HttpRequest, args: Any, kwargs: Any
+) -> HttpResponseBase:
     caller = identify(request)
     if caller is not None and not caller.budget.allowed:
         raise Problem("too_many_requests", headers={"Retry-After": str(caller.budget.retry_after)})
+    if caller is not None and len(request.body) > MAX_BODY:
+        raise Problem("too_large")
     key = request.headers.get("Idempotency-Key")
 
     def answer() -> HttpResponseBase:
         return _as_problem(request, view(request, *args, **kwargs))
 
-    taken = request.method == "POST" and not NEVER_KEPT.fullmatch(request.path)
-    if taken and key is not None and caller is not None:
+    if once and request.method == "POST" and key is not None and caller is not None:
         return _once(caller, _checked(key), request, answer)
     return answer()
 
@@ -123,6 +126,8 @@ def _once(
 ) -> HttpResponseBase:
     fingerprint = _fingerprint(request)
     with transaction.atomic():
+        # The task that removes them comes once an hour only.
+        services.old_keys().filter(token=caller.token, key=key).delete()
         # Another one with this key that is under way: this waits until it has ended.
         row, new = IdempotencyKey.objects.get_or_create(
             token=caller.token, key=key, defaults={"fingerprint": fingerprint}
@@ -130,8 +135,8 @@ def _once(
         if not new:
             return _again(row, fingerprint)
         response = answer()
-        if response.status_code >= 500 or response.status_code in (401, 403, 404, 429):
-            transaction.set_rollback(True)  # it may be another answer next time
+        if response.status_code >= 500 or response.status_code in _NOT_KEPT:
+            transaction.set_rollback(True)
         elif isinstance(response, HttpResponse):
             _keep(row, response)
     return response

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
+from accounts import rates
 from accounts.api_tokens import WORDS
 from workspaces.api.door import MAX_KEY
+from workspaces.services import KEYS_KEPT_PER_USER
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ that nobody has.
         """
 Whatever goes wrong is answered with a problem document (RFC 9457, `application/problem+json`).
 Scripts rely on `code`, which never changes its meaning; `detail` says for people what is wrong and
-what to do. `type` is the address of the code's explanation. With `invalid`, `errors` names every
-field at fault.
+what to do. `type` is the address of the code's explanation. With `invalid`, `errors` names the
+fields at fault, the first 20 of them.
 
 A name in a body that we do not know is a mistake too, and refused: so a typing error is found at
 once.
@@ -62,10 +64,11 @@ Send `Idempotency-Key` with a `POST`: any text of your own, at most {MAX_KEY} pr
 characters, a new one for each new request. When the connection breaks, send the very same request
 again: within 24 hours it gets the first answer, with `Idempotent-Replayed: true`, and nothing is
 done twice. One that is still under way is waited for. The same key with another request is refused
-with `key_reused`.
+with `key_reused`. An invalid request leaves no key behind: mend it and send it with the same one.
+Of one person's keys the newest {KEYS_KEPT_PER_USER} are kept.
 
-Only `POST /tokens` takes no key: its answer is a secret, and not kept. `GET`, `PUT`, `PATCH` and
-`DELETE` can be sent again without one.
+What answers with a secret takes no key, as the answer is not kept: `POST /tokens`, a new webhook, a
+webhook's new secret. `GET`, `PUT`, `PATCH` and `DELETE` can be sent again without one.
 """,
     ),
     Section(
@@ -117,10 +120,14 @@ makes you skip nothing and see nothing twice. Take it as it is; what is in it ma
         "rates",
         "Rates",
         f"""
-A token may ask {settings.API_REQUESTS_PER_MINUTE} times a minute, all at once or spread out. Every
-answer tells what is left: `RateLimit: "requests";r=598;t=1`, where `r` is how many could follow at
-once and `t` in how many seconds all are back. Beyond that the answer is `too_many_requests` with
-`Retry-After`.
+A token may ask {settings.API_REQUESTS_PER_MINUTE} times a minute, all at once or spread out, and
+all tokens of a person together {rates.OF_A_PERSON} times as often. Every answer tells what is left
+of the one that is used up more: `RateLimit: "requests";r=598;t=1`, where `r` is how many could
+follow at once and `t` in how many seconds all are back. Beyond that the answer is
+`too_many_requests` with `Retry-After`.
+
+A person may have {settings.API_HOLDS_PER_USER} requests wait or stream at a time; beyond that the
+answer is `too_many_waiting`.
 
 New workspaces ({settings.CREATIONS_PER_HOUR} an hour) and changes of the plugins
 ({settings.CHANGES_PER_HOUR} an hour for each workspace) have rates of their own, as each costs

@@ -284,7 +284,8 @@ def get_logs(
     found = reach.get(caller, slug, "read_logs")
     if wants_stream(request):
         return _stream_log(request, found.workspace, tail)
-    stored = logs.tail(found.workspace.instance_id)
+    with a_place(caller):
+        stored = logs.tail(found.workspace.instance_id)
     lines = stored.text.splitlines()[-tail:] if stored and tail else []
     return LogOut(lines=lines, fetched_at=stored.fetched_at if stored else None)
 

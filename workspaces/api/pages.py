@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from django.db.models import Model, Q, QuerySet
@@ -40,12 +40,18 @@ def newest_first(
 ) -> tuple[list[M], str | None]:
     """Return a part of the rows by `created_at` and key, newest first, and the cursor behind it."""
     if cursor:
-        at, pk = read_cursor(cursor, datetime.fromisoformat, key)
-        if at.tzinfo is None:
-            raise invalid("query.cursor", "This is no cursor of this list.")
+        at, pk = read_cursor(cursor, _moment, key)
         rows = rows.filter(Q(created_at__lt=at) | Q(created_at=at, pk__lt=pk))
     found = list(rows.order_by("-created_at", "-pk")[: limit + 1])
     return _cut(found, limit, lambda row: cursor_of(_created_at(row), row.pk))
+
+
+def _moment(text: str) -> datetime:
+    """Return a time in UTC: Postgres takes fewer zones than Python. Raises what no time is."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError
+    return at.astimezone(UTC)
 
 
 def _created_at(row: Model) -> str:

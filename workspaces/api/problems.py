@@ -15,6 +15,8 @@ from django.http import HttpResponse
 from workspaces.services import Refused
 
 CONTENT_TYPE = "application/problem+json"
+# Of an invalid request; the answer should not be larger than what was sent.
+MAX_ERRORS = 20
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ CODES: Mapping[str, Code] = {
     "unavailable": Code(
         503, "The service is not available just now", "Ask again after `Retry-After` seconds."
     ),
-    "too_large": Code(413, "The request is too large", "Send at most 2 MB."),
+    "too_large": Code(413, "The request is too large", "Send at most 256 KB."),
     "broken": Code(
         500,
         "Something went wrong on our side",
@@ -180,7 +182,8 @@ def invalid(field: str, message: str) -> Problem:
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Return the problem that pydantic found, with paths as people write them: `body.name`."""
-    found = [{"field": _path(error["loc"]), "message": _words(error)} for error in errors]
+    told = errors[:MAX_ERRORS]
+    found = [{"field": _path(error["loc"]), "message": _words(error)} for error in told]
     first = found[0] if found else {"field": "", "message": "not valid"}
     return Problem("invalid", f"{first['field']}: {first['message']}", errors=found)
 

@@ -23,7 +23,9 @@ from accounts.api_tokens import Scope
 from accounts.models import ApiToken
 from deploy.states import Status
 from workspaces.api.reach import Reached
+from workspaces.changes import MAX_SECRETS
 from workspaces.models import Change, Member, Release, Role
+from workspaces.services import METADATA_NAMES
 
 T = TypeVar("T")
 
@@ -43,10 +45,28 @@ Variable = Annotated[str, StringConstraints(pattern=VARIABLE)]
 SecretValue = Annotated[str, StringConstraints(max_length=16_000, pattern=NO_NUL)]
 MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=500, pattern=NO_NUL)]
-Pairs = dict[MetadataName, MetadataValue]
+
+
+def _at_most(number: int) -> BeforeValidator:
+    """Before each is looked at: pydantic's own `max_length` counts what is left afterwards."""
+
+    def count(value: object) -> object:
+        if isinstance(value, dict) and len(value) > number:
+            raise ValueError(f"Send at most {number} names.")
+        return value
+
+    return BeforeValidator(count)
+
+
+Pairs = Annotated[dict[MetadataName, MetadataValue], _at_most(METADATA_NAMES)]
+# All of them others than there were.
+MAX_METADATA_CHANGES = 2 * METADATA_NAMES
 # The services say it in better words than pydantic; the document says it all the same.
 _SLUG_LIMITS: dict[str, Any] = {"minLength": 3, "maxLength": 40, "pattern": SLUG_PATTERN}
-_METADATA_LIMITS: dict[str, Any] = {"additionalProperties": False, "maxProperties": 20}
+_METADATA_LIMITS: dict[str, Any] = {
+    "additionalProperties": False,
+    "maxProperties": METADATA_NAMES,
+}
 
 
 def _a_text(value: object) -> object:
@@ -141,7 +161,9 @@ class ProblemOut(Schema):
     code: str = Field(
         description="What scripts rely on; it never changes its meaning.", examples=["not_found"]
     )
-    errors: list[Error] = Field([], description="With the code `invalid`: every field at fault.")
+    errors: list[Error] = Field(
+        [], description="With the code `invalid`: the fields at fault, 20 at most."
+    )
 
 
 class WorkspaceOut(Schema):
@@ -244,7 +266,13 @@ class WorkspaceChanges(In):
     metadata: (
         Annotated[
             dict[MetadataName, MetadataValue | None],
-            Field(json_schema_extra={"additionalProperties": False}),
+            _at_most(MAX_METADATA_CHANGES),
+            Field(
+                json_schema_extra={
+                    "additionalProperties": False,
+                    "maxProperties": MAX_METADATA_CHANGES,
+                }
+            ),
         ]
         | None
     ) = Field(
@@ -366,9 +394,9 @@ class PluginsIn(In):
         max_length=200,
         examples=[["datasette-vega"]],
     )
-    secrets: dict[Variable, SecretValue] = Field(
+    secrets: Annotated[dict[Variable, SecretValue], _at_most(MAX_SECRETS)] = Field(
         {},
-        json_schema_extra={"additionalProperties": False},
+        json_schema_extra={"additionalProperties": False, "maxProperties": MAX_SECRETS},
         description="Values of secrets that they need and the workspace has not got.",
         examples=[{}],
     )

@@ -1,7 +1,7 @@
 """Requests that wait: for a status, for the end of a change, for what happens next.
 
 A waiting request holds a thread and no database connection. So many may wait in one process, and so
-many of one token, that the others are always answered.
+many of one person, that the others are always answered.
 """
 
 import socket
@@ -30,16 +30,16 @@ class Holds:
     """The right of one request to wait; given back once, however it ends."""
 
     def __init__(self, caller: Caller) -> None:
-        self._token = caller.token.pk
+        self._user = caller.user.pk
         self._held = False
 
     def take(self) -> None:
         """Take a place among those who wait. Raises Problem when there is none."""
         with _lock:
             full = _waiting.total() >= settings.API_HOLDS
-            if full or _waiting[self._token] >= settings.API_HOLDS_PER_TOKEN:
+            if full or _waiting[self._user] >= settings.API_HOLDS_PER_USER:
                 raise Problem("too_many_waiting", headers={"Retry-After": "2"})
-            _waiting[self._token] += 1
+            _waiting[self._user] += 1
             self._held = True
 
     def give_back(self) -> None:
@@ -47,9 +47,9 @@ class Holds:
         with _lock:
             if self._held:
                 self._held = False
-                _waiting[self._token] -= 1
-                if not _waiting[self._token]:
-                    del _waiting[self._token]
+                _waiting[self._user] -= 1
+                if not _waiting[self._user]:
+                    del _waiting[self._user]
 
 
 @contextmanager

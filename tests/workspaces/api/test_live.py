@@ -150,7 +150,7 @@ def test_deleted_is_waited_for_until_the_data_is_gone(http: httpx.Client, owner:
 
 
 def test_so_many_wait_and_no_more(http: httpx.Client, owner: User, settings: Settings) -> None:
-    settings.API_HOLDS_PER_TOKEN = 1
+    settings.API_HOLDS_PER_USER = 1
     workspace = services.create_workspace(owner, "Trees", "trees")
     wait = "/workspaces/trees/wait?status=running&timeout=30"
     answers: list[httpx.Response] = []
@@ -163,6 +163,11 @@ def test_so_many_wait_and_no_more(http: httpx.Client, owner: User, settings: Set
         assert second.status_code == 503
         assert second.headers["Retry-After"]
         assert http.get("/workspaces/trees").status_code == 200
+        # Another token of the same person is no other person; and logs take a place as well.
+        another = api_of(owner)
+        waiting = another.get("/workspaces/trees/wait?status=running&timeout=0")
+        assert code_of(waiting) == "too_many_waiting"
+        assert code_of(another.get("/workspaces/trees/logs")) == "too_many_waiting"
         become_ready(workspace.instance)
     assert answers[0].status_code == 200
     assert http.get(wait).status_code == 200

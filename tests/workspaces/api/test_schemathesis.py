@@ -70,7 +70,7 @@ USES = (
 def generous(settings: Settings, live_server: LiveServer) -> None:
     """Nothing is too much: each limit has tests of its own."""
     settings.API_REQUESTS_PER_MINUTE = 1_000_000
-    settings.API_HOLDS = settings.API_HOLDS_PER_TOKEN = 1_000
+    settings.API_HOLDS = settings.API_HOLDS_PER_USER = 1_000
     settings.CREATIONS_PER_HOUR = settings.CHANGES_PER_HOUR = 1_000_000
     settings.CLOUD_URL = live_server.url
     Plan.objects.update(max_workspaces=10_000)

@@ -110,6 +110,10 @@ def test_answers_with_a_secret_are_never_kept(api: Api) -> None:
     made = api.post(HOOKS, {"url": "https://93.184.216.34/"}, Idempotency_Key="one")
     here = f"{HOOKS}/{made.json()['id']}"
     api.post(f"{here}/rotate", Idempotency_Key="two")
+    # Another spelling of the same address.
+    assert api.post(f"{HOOKS}/%2B{made.json()['id']}/rotate", Idempotency_Key="two").json()[
+        "secret"
+    ]
     assert not IdempotencyKey.objects.exists()
     first = api.post(f"{here}/ping", Idempotency_Key="three").json()
     assert api.post(f"{here}/ping", Idempotency_Key="three").json() == first

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import OperationalError, connection
@@ -14,9 +15,10 @@ from deploy.states import Status
 from tests import factories
 from tests.workspaces.api.conftest import Api, api_of, code_of
 from workspaces import services
-from workspaces.api import workspace_routes
+from workspaces.api import pages, workspace_routes
 from workspaces.models import Activity, IdempotencyKey, Plan, Role, Workspace
 
+PLUGINS = "/workspaces/trees/plugins"
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
 
@@ -135,6 +137,21 @@ def test_the_list_has_parts_and_filters(api: Api, owner: User) -> None:
     assert code_of(api.get("/workspaces?q=%00")) == "invalid"
 
 
+@pytest.mark.parametrize(
+    ("moment", "status"),
+    [
+        ("2026-11-27T17:00:00+23:59", 200),  # Postgres knows no such zone
+        ("2026-11-27T17:00:00-23:59", 200),
+        ("0001-01-01T00:00:00+23:59", 422),
+        ("9999-12-31T23:59:59-23:59", 422),
+        ("2026-11-27T17:00:00", 422),
+    ],
+)
+def test_a_made_up_cursor_is_no_accident(api: Api, moment: str, status: int) -> None:
+    cursor = pages.cursor_of(moment, UUID(int=1))
+    assert api.get(f"/workspaces?cursor={cursor}").status_code == status
+
+
 def test_update_keeps_what_somebody_else_changed(api: Api, owner: User) -> None:
     factories.make_workspace(owner, "trees", name="Trees")
     seen = api.get("/workspaces/trees")["ETag"]
@@ -222,6 +239,41 @@ def test_keys_are_kept_for_a_day(api: Api) -> None:
     IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=25))
     services.forget_old_keys()
     assert not IdempotencyKey.objects.exists()
+
+
+def test_a_key_of_yesterday_is_a_new_one(api: Api) -> None:
+    api.post("/workspaces", {"name": "Trees"}, Idempotency_Key="k1")
+    IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=24, seconds=1))
+    for replayed in (False, True):
+        other = api.post("/workspaces", {"name": "Oaks"}, Idempotency_Key="k1")
+        assert (other.status_code, other.json()["slug"]) == (202, "oaks")
+        assert ("Idempotent-Replayed" in other) == replayed
+
+
+def test_of_one_persons_keys_the_newest_are_kept(
+    api: Api, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "KEYS_KEPT_PER_USER", 3)
+    factories.make_workspace(owner, "trees")
+    another = api_of(owner)
+    for number in range(4):
+        for client in (api, another):
+            client.post("/workspaces/trees/stop", Idempotency_Key=f"k{number}")
+    stranger = factories.make_user()
+    factories.make_workspace(stranger, "theirs")
+    api_of(stranger).post("/workspaces/theirs/stop", Idempotency_Key="old")
+    services.forget_old_keys()
+    kept = IdempotencyKey.objects.order_by("id").values_list("key", flat=True)
+    assert list(kept) == ["k2", "k3", "k3", "old"]
+
+
+def test_what_is_said_of_an_invalid_request_is_not_kept(api: Api) -> None:
+    refused = api.post("/workspaces", {"name": "Trees", "x" * 200_000: 1}, Idempotency_Key="k1")
+    assert code_of(refused) == "invalid"
+    assert code_of(api.post("/workspaces", {}, Idempotency_Key="k1")) == "invalid"
+    assert not IdempotencyKey.objects.exists()
+    # So what was wrong can be sent again as it should be.
+    assert api.post("/workspaces", {"name": "Trees"}, Idempotency_Key="k1").status_code == 202
 
 
 def test_a_key_must_be_a_key(api: Api) -> None:
@@ -361,8 +413,44 @@ def test_an_accident_is_no_traceback_and_takes_everything_back(
 
 def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
     for headers in ({}, {"Idempotency_Key": "k1"}):
-        response = api.post("/workspaces", {"name": "x" * 3_000_000}, **headers)
-        assert (response.status_code, code_of(response)) == (413, "too_large")
+        for size in (300_000, 3_000_000):
+            response = api.post("/workspaces", {"name": "x" * size}, **headers)
+            assert (response.status_code, code_of(response)) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/workspaces", {"name": "T", "metadata": {f"{n} ": "" for n in range(9000)}}),
+        ("PATCH", "/workspaces/trees", {"metadata": {f"{n} ": None for n in range(9000)}}),
+        ("PUT", PLUGINS, {"plugins": [], "secrets": {f"a{n}": "" for n in range(9000)}}),
+        ("PUT", PLUGINS, {"plugins": list(range(9000))}),
+        ("POST", "/workspaces", {"name": "T", **{f"unknown{n}": 1 for n in range(9000)}}),
+    ],
+)
+def test_much_that_is_wrong_makes_no_large_answer(
+    api: Api, owner: User, method: str, path: str, body: dict[str, Any]
+) -> None:
+    factories.make_workspace(owner, "trees")
+    response = api.ask(method, path, body)
+    assert code_of(response) == "invalid"
+    assert 1 <= len(response.json()["errors"]) <= 20
+    assert len(response.content) < 4_000
+
+
+def test_metadata_and_secrets_may_be_so_many(api: Api, owner: User) -> None:
+    factories.make_workspace(owner, "trees")
+    many = {"metadata": {f"a{n}": "x" for n in range(20)}}
+    assert api.ask("PATCH", "/workspaces/trees", many).status_code == 200
+    others: dict[str, str | None] = {f"b{n}": "y" for n in range(20)}
+    others |= dict.fromkeys(many["metadata"])
+    assert api.ask("PATCH", "/workspaces/trees", {"metadata": others}).status_code == 200
+    too_many = {"metadata": dict.fromkeys(f"c{n}" for n in range(41))}
+    refused = api.ask("PATCH", "/workspaces/trees", too_many)
+    assert [error["field"] for error in refused.json()["errors"]] == ["body.metadata"]
+    secrets = {"plugins": [], "secrets": {f"A{n}": "x" for n in range(51)}}
+    refused = api.ask("PUT", PLUGINS, secrets)
+    assert [error["field"] for error in refused.json()["errors"]] == ["body.secrets"]
 
 
 # --- what Schemathesis found, in plain words -----------------------------------------------------
