@@ -42,8 +42,8 @@ def request(
 ) -> Change:
     """Ask for just these plugins, by name; a worker does it. Raises Refused.
 
-    `secrets` are the values that the plugins need and the workspace has not got yet. With `seen`, a
-    services.version_of it, only if the workspace still is as it was then.
+    `secrets` are values that the plugins need, new or in the place of those that are kept. With
+    `seen`, a services.version_of it, only if the workspace still is as it was then.
     """
     release = release or workspace.release
     names = set(names)
@@ -64,6 +64,9 @@ def _ask(  # noqa: PLR0917 - each is another thing
 ) -> Change:
     _refuse_conflicts(release, wanted)
     given = sealed(secrets)
+    needed = {need["name"] for approval in wanted for need in approval.needs}
+    if others := sorted(given.keys() - needed):
+        raise Refused(f"No plugin that you chose needs {', '.join(others)}.", "secrets")
     if missing := sets.missing_secrets(workspace, wanted, given):
         raise Refused(f"Still needed: {', '.join(missing)}.")
     try:
@@ -99,6 +102,7 @@ def _open(  # noqa: PLR0917 - each is another thing
         raise Refused("Another release was switched to just now. Look again, then try again.")
     if current.deleted_at is not None:
         raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
+    _refuse_too_many(current.instance.secrets | given)
     if rollout is None and not (by and by.is_staff) and _asked_often(current):
         words = (
             f"This workspace has asked for {settings.CHANGES_PER_HOUR} changes in an hour, as many "
@@ -236,6 +240,11 @@ def sealed(values: Mapping[str, str]) -> dict[str, str]:
     return {name: vault.seal(value) for name, value in values.items() if value}
 
 
+def _refuse_too_many(secrets: Mapping[str, str]) -> None:
+    if len(secrets) > MAX_SECRETS:
+        raise Refused(f"A workspace keeps at most {MAX_SECRETS} secrets.")
+
+
 def remove_secret(workspace: Workspace, by: User, name: str) -> None:
     """Forget a secret; what runs has it until its next start. Raises Refused."""
     with services.changing(workspace) as current:
@@ -256,8 +265,7 @@ def set_secret(workspace: Workspace, by: User, name: str, value: str) -> None:
         raise Refused("Give it a value; to forget it, remove it.", "value")
     with services.changing(workspace) as current:
         secrets = current.instance.secrets | given
-        if len(secrets) > MAX_SECRETS:
-            raise Refused(f"A workspace keeps at most {MAX_SECRETS} secrets.")
+        _refuse_too_many(secrets)
         lifecycle.change_spec(current.instance.pk, "set_secret", secrets=secrets)
         activity.note(current, by, "set_secret", name)
 

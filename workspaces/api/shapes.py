@@ -369,7 +369,10 @@ class PluginsIn(In):
     secrets: dict[Variable, SecretValue] = Field(
         {},
         json_schema_extra={"additionalProperties": False},
-        description="Values of secrets that they need and the workspace has not got.",
+        description=(
+            "Values of secrets that these plugins need, for those that the workspace has not got. "
+            "To give any, the token needs the scope `secrets` too."
+        ),
         examples=[{}],
     )
 
