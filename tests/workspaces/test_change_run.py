@@ -293,6 +293,20 @@ def test_what_is_forgotten_meanwhile_does_not_come_back(
     assert kept(workspace) == {}
 
 
+def test_what_is_replaced_meanwhile_stays(
+    workspace: Workspace, keyed: Change, run: Run, settings: Settings
+) -> None:
+    def replace() -> str:
+        for name in BOTH:
+            changes.set_secret(workspace, factories.make_user(is_staff=True), name, "newer")
+        settings.ENCRYPTION_KEYS = ["another", *settings.ENCRYPTION_KEYS]
+        call_command("rotate_secrets")
+        return "It did not come up."
+
+    assert run(keyed, switching=replace).state == Change.State.ROLLED_BACK
+    assert kept(workspace) == dict.fromkeys(BOTH, "newer")
+
+
 def test_keys_are_rotated_under_a_change(
     workspace: Workspace, keyed: Change, run: Run, settings: Settings
 ) -> None:
