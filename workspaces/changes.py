@@ -96,6 +96,8 @@ def _open(  # noqa: PLR0917 - each is another thing
     seen: str | None,
 ) -> Change:
     current = locked(workspace.pk, wanted)
+    if by is not None and rollout is None:
+        services.demand(current, by, "change_plugins")
     if seen is not None and seen != services.version_of(current):
         raise services.ChangedMeanwhile
     if release.pk != current.release_id and release.pk == workspace.release_id:
@@ -247,7 +249,7 @@ def _refuse_too_many(secrets: Mapping[str, str]) -> None:
 
 def remove_secret(workspace: Workspace, by: User, name: str) -> None:
     """Forget a secret; what runs has it until its next start. Raises Refused."""
-    with services.changing(workspace) as current:
+    with services.changing(workspace, by, "change_secrets") as current:
         if name not in current.instance.secrets:
             raise Refused(f"There is no secret {name[:70]!r}.", code="not_found")
         kept = {k: v for k, v in current.instance.secrets.items() if k != name}
@@ -263,7 +265,7 @@ def set_secret(workspace: Workspace, by: User, name: str, value: str) -> None:
     given = sealed({name: value})
     if not given:
         raise Refused("Give it a value; to forget it, remove it.", "value")
-    with services.changing(workspace) as current:
+    with services.changing(workspace, by, "change_secrets") as current:
         secrets = current.instance.secrets | given
         _refuse_too_many(secrets)
         lifecycle.change_spec(current.instance.pk, "set_secret", secrets=secrets)

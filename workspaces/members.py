@@ -8,7 +8,7 @@ from workspaces.services import Refused, changing
 
 def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:
     """Give a member another role. Raises Refused."""
-    with changing(workspace) as current:
+    with changing(workspace, by, "change_members") as current:
         member = _member(current, user_id)
         if member.role == role:
             return
@@ -24,7 +24,7 @@ def remove(workspace: Workspace, by: User, user_id: int) -> None:
 
     People may take themselves out.
     """
-    with changing(workspace) as current:
+    with changing(workspace, by, "see" if user_id == by.pk else "change_members") as current:
         member = _member(current, user_id)
         _keep_an_owner(current, member)
         if member.user_id == by.pk:

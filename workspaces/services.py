@@ -1,7 +1,8 @@
 """What can be done with a workspace. Web pages and the REST API call these and nothing else.
 
-Each is one transaction that writes its Activity. They do not ask who may do it: that is
-workspaces.access. What cannot be done raises Refused, in words for the person who tried.
+Each is one transaction that writes its Activity. Who may do it, the door asks workspaces.access;
+these ask once more when they hold the workspace, for a role may be gone by then. What cannot be
+done raises Refused, in words for the person who tried.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from deploy import lifecycle, spares
 from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
-from workspaces import activity, slugs
+from workspaces import access, activity, slugs
 from workspaces.models import Activity, IdempotencyKey, Member, Plan, Release, Role, Workspace
 
 MAX_NAME = 80
@@ -239,7 +240,7 @@ def update(
     With `seen`, a `version_of` it, only if it still is as it was then.
     """
     name = None if name is None else _checked_name(name)
-    with changing(workspace) as current:
+    with changing(workspace, user, "rename") as current:
         if seen is not None and seen != version_of(current):
             raise ChangedMeanwhile
         old_name, old_metadata = current.name, current.metadata
@@ -289,7 +290,7 @@ def _merged(old: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[s
 
 def start(workspace: Workspace, user: User) -> None:
     """Start it, or try again now if it failed."""
-    with changing(workspace) as current:
+    with changing(workspace, user, "start") as current:
         instance = current.instance
         if instance.stop_reason == StopReason.OPERATOR:
             words = "The operators suspended this workspace, so only they can start it."
@@ -312,7 +313,7 @@ def wake(workspace: Workspace) -> None:
 
 def stop(workspace: Workspace, user: User) -> None:
     """Stop it, so that no request wakes it."""
-    with changing(workspace) as current:
+    with changing(workspace, user, "stop") as current:
         instance = current.instance
         if instance.desired == Desired.STOPPED and instance.stop_reason == StopReason.OWNER:
             return
@@ -322,14 +323,14 @@ def stop(workspace: Workspace, user: User) -> None:
 
 def restart(workspace: Workspace, user: User) -> None:
     """Replace its container by a fresh one; the data stays."""
-    with changing(workspace) as current:
+    with changing(workspace, user, "restart") as current:
         lifecycle.restart(current.instance.pk)
         activity.note(current, user, "restarted")
 
 
 def delete(workspace: Workspace, user: User) -> None:
     """Delete it. Until the grace period is over, `undelete` brings it back."""
-    with locked(workspace) as current:
+    with locked(workspace, user, "delete") as current:
         if current.deleted_at is not None:
             return
         now = timezone.now()
@@ -344,7 +345,7 @@ def undelete(workspace: Workspace, user: User) -> None:
     with transaction.atomic():
         if workspace.members.filter(user=user).exists():  # an operator's own do not matter here
             _hold_to_quota(user, workspace.plan)
-        with locked(workspace) as current:
+        with locked(workspace, user, "undelete") as current:
             if current.deleted_at is None:
                 return
             successor = lifecycle.succeed(current.instance.pk)
@@ -358,23 +359,48 @@ def undelete(workspace: Workspace, user: User) -> None:
 
 
 @contextmanager
-def locked(workspace: Workspace) -> Iterator[Workspace]:
-    """Open a transaction that holds the rows of the workspace and its instance."""
+def locked(
+    workspace: Workspace, user: User | None = None, ability: str = "see"
+) -> Iterator[Workspace]:
+    """Open a transaction that holds the rows of the workspace and its instance.
+
+    With a `user`, one that still may do this to it, or Refused.
+    """
     rows = Workspace.objects.select_for_update(of=("self", "instance")).select_related("instance")
     try:
         with transaction.atomic():
-            yield rows.get(pk=workspace.pk)
+            current = rows.get(pk=workspace.pk)
+            if user is not None:
+                demand(current, user, ability)
+            yield current
     except lifecycle.NotAllowed as error:
         raise Refused(str(error), code=error.code) from error
 
 
 @contextmanager
-def changing(workspace: Workspace) -> Iterator[Workspace]:
+def changing(
+    workspace: Workspace, user: User | None = None, ability: str = "see"
+) -> Iterator[Workspace]:
     """As `locked`, but a workspace that is being deleted takes no changes."""
-    with locked(workspace) as current:
+    with locked(workspace, user, ability) as current:
         if current.deleted_at is not None:
             raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
         yield current
+
+
+def demand(workspace: Workspace, user: User, ability: str) -> None:
+    """Ask for the role again once the rows are held: since the door asked, it may be gone.
+
+    Not of operators, who do not act by a role. Raises Refused.
+    """
+    if user.is_staff:
+        return
+    role = workspace.members.filter(user=user).values_list("role", flat=True).first()
+    if role is None:
+        raise Refused("You do not belong to this workspace any more.", code="not_found")
+    if not access.is_at_least(role, access.NEEDS[ability]):
+        words = f"Only the role {access.NEEDS[ability]} may do this; yours is {role}."
+        raise Refused(words, code="role_too_low")
 
 
 def _hold_to_quota(user: User, plan: Plan) -> None:

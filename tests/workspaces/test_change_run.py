@@ -286,7 +286,7 @@ def test_what_is_forgotten_meanwhile_does_not_come_back(
     workspace: Workspace, keyed: Change, run: Run
 ) -> None:
     def forget() -> str:
-        changes.remove_secret(workspace, factories.make_user(), "OLD_KEY")
+        changes.remove_secret(workspace, factories.make_user(is_staff=True), "OLD_KEY")
         return "It did not come up."
 
     run(keyed, switching=forget)
