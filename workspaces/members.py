@@ -12,6 +12,9 @@ def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> Non
         member = _member(current, user_id)
         if member.role == role:
             return
+        if user_id == by.pk and member.role != Role.OWNER:  # an operator, who is no owner
+            words = f"Only another owner may change your role, which is {member.role}."
+            raise Refused(words, code="role_too_low")
         _keep_an_owner(current, member)
         activity.note(
             current, by, "changed_role", f"{member.user.display_name}: {member.role} → {role}"
