@@ -32,6 +32,7 @@ METADATA_LENGTH = 500
 METADATA_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
 SLUG_TRIES = 5
 KEYS_KEPT_SECONDS = 86400
+NO_REASON_KEPT = "No reason was kept."
 
 
 class Refused(Exception):
@@ -333,6 +334,9 @@ def delete(workspace: Workspace, user: User) -> None:
     with locked(workspace, user, "delete") as current:
         if current.deleted_at is not None:
             return
+        if current.instance.stop_reason == StopReason.OPERATOR and not current.suspended_reason:
+            # Suspended before reasons were kept: a deletion forgets the stop, but not this.
+            Workspace.objects.filter(pk=current.pk).update(suspended_reason=NO_REASON_KEPT)
         now = timezone.now()
         purge_at = now + timedelta(seconds=settings.DELETE_GRACE_SECONDS)
         lifecycle.want_absent(current.instance.pk, purge_at)

@@ -338,6 +338,14 @@ def test_deeds_outlive_the_people_who_did_them(owner: User) -> None:
     assert Activity.objects.get(workspace=workspace).user is None
 
 
+def test_a_suspension_without_a_reason_outlasts_a_deletion_too(owner: User) -> None:
+    workspace = factories.make_workspace(owner, status=Status.SUSPENDED)
+    services.delete(workspace, owner)
+    services.undelete(workspace, owner)
+    workspace.refresh_from_db()
+    assert workspace.instance.stop_reason == StopReason.OPERATOR
+
+
 # --- a role that is gone meanwhile ---------------------------------------------------------------
 
 DEEDS: dict[str, Callable[[Workspace, User], object]] = {
