@@ -139,11 +139,15 @@ def locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:
 
     In the order of a withdrawal, which holds an approval and then changes workspaces.
     """
+    _hold_approvals(workspace_id, wanted)
+    rows = Workspace.objects.select_for_update(of=("self", "instance"))
+    return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
+
+
+def _hold_approvals(workspace_id: Any, wanted: Iterable[Approval]) -> None:
     either = Q(pk__in=[approval.pk for approval in wanted]) | Q(workspaces=workspace_id)
     keys = set(Approval.objects.filter(either).values_list("pk", flat=True))
     list(Approval.objects.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk"))
-    rows = Workspace.objects.select_for_update(of=("self", "instance"))
-    return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
 
 
 def send(pk: int) -> None:
@@ -181,6 +185,13 @@ def undelete(workspace: Workspace, by: User) -> None:
 
     Whoever withdrew it asked nothing of workspaces that were deleted. Raises Refused.
     """
+    with transaction.atomic():
+        # First of all, as in `locked`: the request may be one transaction, with the change in it.
+        _hold_approvals(workspace.pk, sets.available(workspace))
+        _undelete(workspace, by)
+
+
+def _undelete(workspace: Workspace, by: User) -> None:
     services.undelete(workspace, by)
     current = Workspace.objects.select_related("instance", "plan", "release").get(pk=workspace.pk)
     withdrawn = current.plugins.filter(state=Approval.State.WITHDRAWN)

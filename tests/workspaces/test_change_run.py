@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import DataError, OperationalError
+from django.db import DataError, OperationalError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from accounts.models import User
 from deploy import images, lifecycle, logs, vault
 from deploy.images import ImageError
 from deploy.models import Image, Instance
+from deploy.states import Status
 from tests import factories
 from tests.workspaces.test_plugins_page import approve
 from workspaces import catalogue, change_runs, changes, services
@@ -238,6 +240,17 @@ def test_a_form_from_before_another_release_is_refused(
     Workspace.objects.update(release=newer)
     with pytest.raises(Refused, match="Another release"):
         changes.request(stale, None, ["datasette-one"])
+
+
+def test_bringing_back_holds_approvals_before_anything_else(owner: User, plugin: Approval) -> None:
+    gone = factories.make_workspace(owner, status=Status.DELETING)
+    gone.plugins.set([plugin])
+    Approval.objects.filter(pk=plugin.pk).update(state=Approval.State.WITHDRAWN)
+    with CaptureQueriesContext(connection) as captured:
+        changes.undelete(gone, owner)
+    held = [query["sql"] for query in captured if " FOR " in query["sql"]]
+    assert 'FROM "workspaces_approval"' in held[0]
+    assert changes.open_change(gone)
 
 
 # --- secrets -------------------------------------------------------------------------------------
