@@ -2,6 +2,7 @@
 
 import logging
 import re
+from datetime import timedelta
 from uuid import UUID
 
 from celery import current_app
@@ -16,6 +17,8 @@ from deploy.models import Instance, LogTail
 logger = logging.getLogger(__name__)
 
 LINES = 200
+# One that is no older is shown as it is: many who look at once cost one look at the engine.
+FRESH_SECONDS = 1.0
 LINE_LENGTH = 300
 # The end of a traceback: the exception and its words.
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b")
@@ -27,11 +30,14 @@ def tail(instance_id: UUID | str, timeout: float = 3.0) -> LogTail | None:
     None when there never was one.
     """
     asked_at = timezone.now()
+    stored = LogTail.objects.filter(instance_id=instance_id)
+    if known := stored.filter(fetched_at__gte=asked_at - timedelta(seconds=FRESH_SECONDS)).first():
+        return known
     try:
-        current_app.send_task("deploy.tasks.fetch_log", [str(instance_id)])
+        # Whoever waits has gone by then: what piles up keeps no reconciling waiting.
+        current_app.send_task("deploy.tasks.fetch_log", [str(instance_id)], expires=timeout)
     except Exception:  # whatever the broker's client raises: an older log is better than none
         logger.warning("no worker could be asked for the log of %s", instance_id)
-    stored = LogTail.objects.filter(instance_id=instance_id)
     fresh = stored.filter(fetched_at__gte=asked_at)
     return notify.wait_until(instance_id, fresh.first, timeout) or stored.first()
 
