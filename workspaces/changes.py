@@ -279,6 +279,7 @@ def set_secret(workspace: Workspace, by: User, name: str, value: str) -> None:
     with services.changing(workspace, by, "change_secrets") as current:
         secrets = current.instance.secrets | given
         _refuse_too_many(secrets)
+        services.hold_to_restarts(current, by)
         lifecycle.change_spec(current.instance.pk, "set_secret", secrets=secrets)
         activity.note(current, by, "set_secret", name)
 

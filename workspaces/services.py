@@ -31,6 +31,7 @@ METADATA_NAMES = 20
 METADATA_LENGTH = 500
 METADATA_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
 SLUG_TRIES = 5
+RESTARTS_PER_HOUR = 30
 KEYS_KEPT_SECONDS = 86400
 NO_REASON_KEPT = "No reason was kept."
 
@@ -325,6 +326,7 @@ def stop(workspace: Workspace, user: User) -> None:
 def restart(workspace: Workspace, user: User) -> None:
     """Replace its container by a fresh one; the data stays."""
     with changing(workspace, user, "restart") as current:
+        hold_to_restarts(current, user)
         lifecycle.restart(current.instance.pk)
         activity.note(current, user, "restarted")
 
@@ -434,6 +436,23 @@ def _hold_to_rate(user: User) -> None:
     seconds = max(1, ceil((oldest - lately).total_seconds()))
     words = f"You made {settings.CREATIONS_PER_HOUR} workspaces within an hour, as many as you may."
     raise TooOften(f"{words} Try again later.", "too_many_creations", seconds)
+
+
+def hold_to_restarts(workspace: Workspace, user: User) -> None:
+    """So many times in an hour a container is replaced on request: others wait meanwhile."""
+    if user.is_staff:
+        return
+    lately = timezone.now() - timedelta(hours=1)
+    made = workspace.activities.filter(verb__in=("restarted", "set_secret"), at__gt=lately)
+    if made.count() < RESTARTS_PER_HOUR:
+        return
+    oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
+    seconds = max(1, ceil((oldest - lately).total_seconds()))
+    words = (
+        f"It was restarted or given a secret {RESTARTS_PER_HOUR} times within an hour, as often as "
+        "it may be. Try again later."
+    )
+    raise TooOften(words, "too_many_requests", seconds)
 
 
 def _checked_name(name: str) -> str:

@@ -346,6 +346,24 @@ def test_a_suspension_without_a_reason_outlasts_a_deletion_too(owner: User) -> N
     assert workspace.instance.stop_reason == StopReason.OPERATOR
 
 
+def test_a_container_is_replaced_so_often_in_an_hour(
+    owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "RESTARTS_PER_HOUR", 2)
+    workspace = factories.make_workspace(owner)
+    services.restart(workspace, owner)
+    changes.set_secret(workspace, owner, "A_KEY", "x")
+    for deed in ("restart", "set_secret"):
+        with pytest.raises(services.TooOften) as refused:
+            services.restart(workspace, owner) if deed == "restart" else changes.set_secret(
+                workspace, owner, "A_KEY", "y"
+            )
+        assert refused.value.retry_after > 0
+    services.restart(workspace, factories.make_user(is_staff=True))
+    workspace.activities.update(at=timezone.now() - timedelta(hours=1))
+    services.restart(workspace, owner)
+
+
 # --- a role that is gone meanwhile ---------------------------------------------------------------
 
 DEEDS: dict[str, Callable[[Workspace, User], object]] = {
