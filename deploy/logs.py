@@ -2,10 +2,12 @@
 
 import logging
 import re
+from datetime import timedelta
 from uuid import UUID
 
 from celery import current_app
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from deploy import notify, vault
@@ -16,6 +18,8 @@ from deploy.models import Instance, LogTail
 logger = logging.getLogger(__name__)
 
 LINES = 200
+# One that is no older is shown as it is: many who look at once cost one look at the engine.
+FRESH_SECONDS = 1.0
 LINE_LENGTH = 300
 # The end of a traceback: the exception and its words.
 _RAISED = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b")
@@ -26,14 +30,22 @@ def tail(instance_id: UUID | str, timeout: float = 3.0) -> LogTail | None:
 
     None when there never was one.
     """
-    asked_at = timezone.now()
+    fresh = _fresh(instance_id)
+    if known := fresh.first():
+        return known
     try:
-        current_app.send_task("deploy.tasks.fetch_log", [str(instance_id)])
+        # Whoever waits has gone by then: what piles up keeps no reconciling waiting.
+        current_app.send_task("deploy.tasks.fetch_log", [str(instance_id)], expires=timeout)
     except Exception:  # whatever the broker's client raises: an older log is better than none
         logger.warning("no worker could be asked for the log of %s", instance_id)
     stored = LogTail.objects.filter(instance_id=instance_id)
-    fresh = stored.filter(fetched_at__gte=asked_at)
     return notify.wait_until(instance_id, fresh.first, timeout) or stored.first()
+
+
+def _fresh(instance_id: UUID | str) -> QuerySet[LogTail]:
+    """Return the log, if it is no older than a moment at the time of this call."""
+    since = timezone.now() - timedelta(seconds=FRESH_SECONDS)
+    return LogTail.objects.filter(instance_id=instance_id, fetched_at__gte=since)
 
 
 def last_words(instance: Instance) -> str:
@@ -60,6 +72,8 @@ def storable(text: str) -> str:
 
 def fetch(instance_id: UUID | str) -> None:
     """Ask the engine for the log and store it, in the worker."""
+    if _fresh(instance_id).exists():  # somebody else asked just before
+        return
     try:
         text = _read(Instance.objects.get(pk=instance_id), LINES)
     except EngineError:

@@ -272,11 +272,12 @@ def _put_in(change: Change) -> None:
 
 
 def _take_out(change: Change) -> None:
-    """Put back what there was before; what was forgotten meanwhile stays forgotten."""
+    """Put back what there was before, where nobody forgot or replaced the change's value since."""
     change.refresh_from_db(fields=["secrets", "old_secrets"])
     has = change.workspace.instance.secrets
-    kept = {name: value for name, value in has.items() if name not in change.secrets}
-    back = {name: value for name, value in change.old_secrets.items() if name in has}
+    given = {n for n, value in change.secrets.items() if vault.is_same(value, has.get(n, ""))}
+    kept = {name: value for name, value in has.items() if name not in given}
+    back = {name: value for name, value in change.old_secrets.items() if name in given}
     lifecycle.set_secrets(change.workspace.instance_id, kept | back)
 
 

@@ -42,8 +42,8 @@ def request(
 ) -> Change:
     """Ask for just these plugins, by name; a worker does it. Raises Refused.
 
-    `secrets` are the values that the plugins need and the workspace has not got yet. With `seen`, a
-    services.version_of it, only if the workspace still is as it was then.
+    `secrets` are values that the plugins need, new or in the place of those that are kept. With
+    `seen`, a services.version_of it, only if the workspace still is as it was then.
     """
     release = release or workspace.release
     names = set(names)
@@ -64,6 +64,9 @@ def _ask(  # noqa: PLR0917 - each is another thing
 ) -> Change:
     _refuse_conflicts(release, wanted)
     given = sealed(secrets)
+    needed = {need["name"] for approval in wanted for need in approval.needs}
+    if others := sorted(given.keys() - needed):
+        raise Refused(f"No plugin that you chose needs {', '.join(others)}.", "secrets")
     if missing := sets.missing_secrets(workspace, wanted, given):
         raise Refused(f"Still needed: {', '.join(missing)}.")
     try:
@@ -93,12 +96,15 @@ def _open(  # noqa: PLR0917 - each is another thing
     seen: str | None,
 ) -> Change:
     current = locked(workspace.pk, wanted)
+    if by is not None and rollout is None:
+        services.demand(current, by, "change_plugins")
     if seen is not None and seen != services.version_of(current):
         raise services.ChangedMeanwhile
     if release.pk != current.release_id and release.pk == workspace.release_id:
         raise Refused("Another release was switched to just now. Look again, then try again.")
     if current.deleted_at is not None:
         raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
+    _refuse_too_many(current.instance.secrets | given)
     if rollout is None and not (by and by.is_staff) and _asked_often(current):
         words = (
             f"This workspace has asked for {settings.CHANGES_PER_HOUR} changes in an hour, as many "
@@ -133,11 +139,15 @@ def locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:
 
     In the order of a withdrawal, which holds an approval and then changes workspaces.
     """
+    _hold_approvals(workspace_id, wanted)
+    rows = Workspace.objects.select_for_update(of=("self", "instance"))
+    return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
+
+
+def _hold_approvals(workspace_id: Any, wanted: Iterable[Approval]) -> None:
     either = Q(pk__in=[approval.pk for approval in wanted]) | Q(workspaces=workspace_id)
     keys = set(Approval.objects.filter(either).values_list("pk", flat=True))
     list(Approval.objects.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk"))
-    rows = Workspace.objects.select_for_update(of=("self", "instance"))
-    return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
 
 
 def send(pk: int) -> None:
@@ -175,6 +185,13 @@ def undelete(workspace: Workspace, by: User) -> None:
 
     Whoever withdrew it asked nothing of workspaces that were deleted. Raises Refused.
     """
+    with transaction.atomic():
+        # First of all, as in `locked`: the request may be one transaction, with the change in it.
+        _hold_approvals(workspace.pk, sets.available(workspace))
+        _undelete(workspace, by)
+
+
+def _undelete(workspace: Workspace, by: User) -> None:
     services.undelete(workspace, by)
     current = Workspace.objects.select_related("instance", "plan", "release").get(pk=workspace.pk)
     withdrawn = current.plugins.filter(state=Approval.State.WITHDRAWN)
@@ -236,9 +253,14 @@ def sealed(values: Mapping[str, str]) -> dict[str, str]:
     return {name: vault.seal(value) for name, value in values.items() if value}
 
 
+def _refuse_too_many(secrets: Mapping[str, str]) -> None:
+    if len(secrets) > MAX_SECRETS:
+        raise Refused(f"A workspace keeps at most {MAX_SECRETS} secrets.")
+
+
 def remove_secret(workspace: Workspace, by: User, name: str) -> None:
     """Forget a secret; what runs has it until its next start. Raises Refused."""
-    with services.changing(workspace) as current:
+    with services.changing(workspace, by, "change_secrets") as current:
         if name not in current.instance.secrets:
             raise Refused(f"There is no secret {name[:70]!r}.", code="not_found")
         kept = {k: v for k, v in current.instance.secrets.items() if k != name}
@@ -254,10 +276,10 @@ def set_secret(workspace: Workspace, by: User, name: str, value: str) -> None:
     given = sealed({name: value})
     if not given:
         raise Refused("Give it a value; to forget it, remove it.", "value")
-    with services.changing(workspace) as current:
+    with services.changing(workspace, by, "change_secrets") as current:
         secrets = current.instance.secrets | given
-        if len(secrets) > MAX_SECRETS:
-            raise Refused(f"A workspace keeps at most {MAX_SECRETS} secrets.")
+        _refuse_too_many(secrets)
+        services.hold_to_restarts(current, by)
         lifecycle.change_spec(current.instance.pk, "set_secret", secrets=secrets)
         activity.note(current, by, "set_secret", name)
 

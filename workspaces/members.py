@@ -8,10 +8,13 @@ from workspaces.services import Refused, changing
 
 def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:
     """Give a member another role. Raises Refused."""
-    with changing(workspace) as current:
+    with changing(workspace, by, "change_members") as current:
         member = _member(current, user_id)
         if member.role == role:
             return
+        if user_id == by.pk and member.role != Role.OWNER:  # an operator, who is no owner
+            words = f"Only another owner may change your role, which is {member.role}."
+            raise Refused(words, code="role_too_low")
         _keep_an_owner(current, member)
         activity.note(
             current, by, "changed_role", f"{member.user.display_name}: {member.role} → {role}"
@@ -24,7 +27,7 @@ def remove(workspace: Workspace, by: User, user_id: int) -> None:
 
     People may take themselves out.
     """
-    with changing(workspace) as current:
+    with changing(workspace, by, "see" if user_id == by.pk else "change_members") as current:
         member = _member(current, user_id)
         _keep_an_owner(current, member)
         if member.user_id == by.pk:

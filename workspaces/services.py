@@ -1,7 +1,8 @@
 """What can be done with a workspace. Web pages and the REST API call these and nothing else.
 
-Each is one transaction that writes its Activity. They do not ask who may do it: that is
-workspaces.access. What cannot be done raises Refused, in words for the person who tried.
+Each is one transaction that writes its Activity. Who may do it, the door asks workspaces.access;
+these ask once more when they hold the workspace, for a role may be gone by then. What cannot be
+done raises Refused, in words for the person who tried.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from deploy import lifecycle, spares
 from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
-from workspaces import activity, slugs
+from workspaces import access, activity, slugs
 from workspaces.models import Activity, IdempotencyKey, Member, Plan, Release, Role, Workspace
 
 MAX_NAME = 80
@@ -32,8 +33,10 @@ METADATA_NAMES = 20
 METADATA_LENGTH = 500
 METADATA_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
 SLUG_TRIES = 5
+RESTARTS_PER_HOUR = 30
 KEYS_KEPT_SECONDS = 86400
 KEYS_KEPT_PER_USER = 10_000
+NO_REASON_KEPT = "No reason was kept."
 
 
 class Refused(Exception):
@@ -250,7 +253,7 @@ def update(
     With `seen`, a `version_of` it, only if it still is as it was then.
     """
     name = None if name is None else _checked_name(name)
-    with changing(workspace) as current:
+    with changing(workspace, user, "rename") as current:
         if seen is not None and seen != version_of(current):
             raise ChangedMeanwhile
         old_name, old_metadata = current.name, current.metadata
@@ -300,7 +303,7 @@ def _merged(old: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[s
 
 def start(workspace: Workspace, user: User) -> None:
     """Start it, or try again now if it failed."""
-    with changing(workspace) as current:
+    with changing(workspace, user, "start") as current:
         instance = current.instance
         if instance.stop_reason == StopReason.OPERATOR:
             words = "The operators suspended this workspace, so only they can start it."
@@ -323,7 +326,7 @@ def wake(workspace: Workspace) -> None:
 
 def stop(workspace: Workspace, user: User) -> None:
     """Stop it, so that no request wakes it."""
-    with changing(workspace) as current:
+    with changing(workspace, user, "stop") as current:
         instance = current.instance
         if instance.desired == Desired.STOPPED and instance.stop_reason == StopReason.OWNER:
             return
@@ -333,16 +336,20 @@ def stop(workspace: Workspace, user: User) -> None:
 
 def restart(workspace: Workspace, user: User) -> None:
     """Replace its container by a fresh one; the data stays."""
-    with changing(workspace) as current:
+    with changing(workspace, user, "restart") as current:
+        hold_to_restarts(current, user)
         lifecycle.restart(current.instance.pk)
         activity.note(current, user, "restarted")
 
 
 def delete(workspace: Workspace, user: User) -> None:
     """Delete it. Until the grace period is over, `undelete` brings it back."""
-    with locked(workspace) as current:
+    with locked(workspace, user, "delete") as current:
         if current.deleted_at is not None:
             return
+        if current.instance.stop_reason == StopReason.OPERATOR and not current.suspended_reason:
+            # Suspended before reasons were kept: a deletion forgets the stop, but not this.
+            Workspace.objects.filter(pk=current.pk).update(suspended_reason=NO_REASON_KEPT)
         now = timezone.now()
         purge_at = now + timedelta(seconds=settings.DELETE_GRACE_SECONDS)
         lifecycle.want_absent(current.instance.pk, purge_at)
@@ -355,7 +362,7 @@ def undelete(workspace: Workspace, user: User) -> None:
     with transaction.atomic():
         if workspace.members.filter(user=user).exists():  # an operator's own do not matter here
             _hold_to_quota(user, workspace.plan)
-        with locked(workspace) as current:
+        with locked(workspace, user, "undelete") as current:
             if current.deleted_at is None:
                 return
             successor = lifecycle.succeed(current.instance.pk)
@@ -369,23 +376,48 @@ def undelete(workspace: Workspace, user: User) -> None:
 
 
 @contextmanager
-def locked(workspace: Workspace) -> Iterator[Workspace]:
-    """Open a transaction that holds the rows of the workspace and its instance."""
+def locked(
+    workspace: Workspace, user: User | None = None, ability: str = "see"
+) -> Iterator[Workspace]:
+    """Open a transaction that holds the rows of the workspace and its instance.
+
+    With a `user`, one that still may do this to it, or Refused.
+    """
     rows = Workspace.objects.select_for_update(of=("self", "instance")).select_related("instance")
     try:
         with transaction.atomic():
-            yield rows.get(pk=workspace.pk)
+            current = rows.get(pk=workspace.pk)
+            if user is not None:
+                demand(current, user, ability)
+            yield current
     except lifecycle.NotAllowed as error:
         raise Refused(str(error), code=error.code) from error
 
 
 @contextmanager
-def changing(workspace: Workspace) -> Iterator[Workspace]:
+def changing(
+    workspace: Workspace, user: User | None = None, ability: str = "see"
+) -> Iterator[Workspace]:
     """As `locked`, but a workspace that is being deleted takes no changes."""
-    with locked(workspace) as current:
+    with locked(workspace, user, ability) as current:
         if current.deleted_at is not None:
             raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
         yield current
+
+
+def demand(workspace: Workspace, user: User, ability: str) -> None:
+    """Ask for the role again once the rows are held: since the door asked, it may be gone.
+
+    Not of operators, who do not act by a role. Raises Refused.
+    """
+    if user.is_staff:
+        return
+    role = workspace.members.filter(user=user).values_list("role", flat=True).first()
+    if role is None:
+        raise Refused("You do not belong to this workspace any more.", code="not_found")
+    if not access.is_at_least(role, access.NEEDS[ability]):
+        words = f"Only the role {access.NEEDS[ability]} may do this; yours is {role}."
+        raise Refused(words, code="role_too_low")
 
 
 def _hold_to_quota(user: User, plan: Plan) -> None:
@@ -415,6 +447,23 @@ def _hold_to_rate(user: User) -> None:
     seconds = max(1, ceil((oldest - lately).total_seconds()))
     words = f"You made {settings.CREATIONS_PER_HOUR} workspaces within an hour, as many as you may."
     raise TooOften(f"{words} Try again later.", "too_many_creations", seconds)
+
+
+def hold_to_restarts(workspace: Workspace, user: User) -> None:
+    """So many times in an hour a container is replaced on request: others wait meanwhile."""
+    if user.is_staff:
+        return
+    lately = timezone.now() - timedelta(hours=1)
+    made = workspace.activities.filter(verb__in=("restarted", "set_secret"), at__gt=lately)
+    if made.count() < RESTARTS_PER_HOUR:
+        return
+    oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
+    seconds = max(1, ceil((oldest - lately).total_seconds()))
+    words = (
+        f"It was restarted or given a secret {RESTARTS_PER_HOUR} times within an hour, as often as "
+        "it may be. Try again later."
+    )
+    raise TooOften(words, "too_many_requests", seconds)
 
 
 def _checked_name(name: str) -> str:

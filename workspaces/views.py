@@ -245,7 +245,10 @@ def delete(request: SignedInRequest, slug: str) -> HttpResponse:
     if not form.is_valid():
         form.focus_first_error()
         return _detail(request, member, delete=form, status=422)
-    services.delete(member.workspace, request.user)
+    try:
+        services.delete(member.workspace, request.user)
+    except services.Refused as refusal:
+        messages.error(request, str(refusal))
     return redirect(member.workspace)
 
 

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import DataError, OperationalError
+from django.db import DataError, OperationalError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from accounts.models import User
 from deploy import images, lifecycle, logs, vault
 from deploy.images import ImageError
 from deploy.models import Image, Instance
+from deploy.states import Status
 from tests import factories
 from tests.workspaces.test_plugins_page import approve
 from workspaces import catalogue, change_runs, changes, services
@@ -240,6 +242,17 @@ def test_a_form_from_before_another_release_is_refused(
         changes.request(stale, None, ["datasette-one"])
 
 
+def test_bringing_back_holds_approvals_before_anything_else(owner: User, plugin: Approval) -> None:
+    gone = factories.make_workspace(owner, status=Status.DELETING)
+    gone.plugins.set([plugin])
+    Approval.objects.filter(pk=plugin.pk).update(state=Approval.State.WITHDRAWN)
+    with CaptureQueriesContext(connection) as captured:
+        changes.undelete(gone, owner)
+    held = [query["sql"] for query in captured if " FOR " in query["sql"]]
+    assert 'FROM "workspaces_approval"' in held[0]
+    assert changes.open_change(gone)
+
+
 # --- secrets -------------------------------------------------------------------------------------
 
 
@@ -286,11 +299,25 @@ def test_what_is_forgotten_meanwhile_does_not_come_back(
     workspace: Workspace, keyed: Change, run: Run
 ) -> None:
     def forget() -> str:
-        changes.remove_secret(workspace, factories.make_user(), "OLD_KEY")
+        changes.remove_secret(workspace, factories.make_user(is_staff=True), "OLD_KEY")
         return "It did not come up."
 
     run(keyed, switching=forget)
     assert kept(workspace) == {}
+
+
+def test_what_is_replaced_meanwhile_stays(
+    workspace: Workspace, keyed: Change, run: Run, settings: Settings
+) -> None:
+    def replace() -> str:
+        for name in BOTH:
+            changes.set_secret(workspace, factories.make_user(is_staff=True), name, "newer")
+        settings.ENCRYPTION_KEYS = ["another", *settings.ENCRYPTION_KEYS]
+        call_command("rotate_secrets")
+        return "It did not come up."
+
+    assert run(keyed, switching=replace).state == Change.State.ROLLED_BACK
+    assert kept(workspace) == dict.fromkeys(BOTH, "newer")
 
 
 def test_keys_are_rotated_under_a_change(

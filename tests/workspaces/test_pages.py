@@ -202,7 +202,7 @@ def test_what_a_page_asks_the_database_does_not_grow(
         for _ in range(count):
             factories.make_workspace(owner)
             friend = factories.make_user(name="Grace")
-            factories.add_member(first, friend, Role.VIEWER)
+            factories.add_member(first, friend, Role.OWNER)
             services.rename(first, friend, f"Name {friend.pk}")
             factories.add_event(first.instance, "await_ready", duration_ms=3)
 
@@ -451,6 +451,7 @@ def test_activity_merges_people_and_instance_newest_first(
     factories.add_event(instance, "start", duration_ms=193)
     factories.add_event(instance, "await_ready", duration_ms=1349)
     nameless = factories.make_user("grace@example.org")
+    factories.add_member(workspace, nameless, Role.OWNER)
     services.rename(workspace, nameless, "Old trees")
     lost = "It stopped by itself: it ran out of memory."
     factories.add_event(instance, "lost", failed=True, message=lost)

@@ -15,8 +15,9 @@ from deploy import lifecycle
 from deploy.models import Image, Instance
 from deploy.states import Desired, Status, StopReason
 from tests import factories
-from workspaces import history, services
+from workspaces import changes, history, members, services
 from workspaces.models import Activity, Member, Plan, Role, Workspace
+from workspaces.services import Refused
 
 
 def deeds(workspace: Workspace) -> list[str]:
@@ -331,6 +332,71 @@ def test_release_purged_leaves_the_others_alone(owner: User) -> None:
 def test_deeds_outlive_the_people_who_did_them(owner: User) -> None:
     workspace = factories.make_workspace(owner, status=Status.STOPPED)
     helper = factories.make_user()
+    factories.add_member(workspace, helper, Role.OWNER)
     services.start(workspace, helper)
     helper.delete()
     assert Activity.objects.get(workspace=workspace).user is None
+
+
+def test_a_suspension_without_a_reason_outlasts_a_deletion_too(owner: User) -> None:
+    workspace = factories.make_workspace(owner, status=Status.SUSPENDED)
+    services.delete(workspace, owner)
+    services.undelete(workspace, owner)
+    workspace.refresh_from_db()
+    assert workspace.instance.stop_reason == StopReason.OPERATOR
+
+
+def test_a_container_is_replaced_so_often_in_an_hour(
+    owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "RESTARTS_PER_HOUR", 2)
+    workspace = factories.make_workspace(owner)
+    services.restart(workspace, owner)
+    changes.set_secret(workspace, owner, "A_KEY", "x")
+    for deed in ("restart", "set_secret"):
+        with pytest.raises(services.TooOften) as refused:
+            services.restart(workspace, owner) if deed == "restart" else changes.set_secret(
+                workspace, owner, "A_KEY", "y"
+            )
+        assert refused.value.retry_after > 0
+    services.restart(workspace, factories.make_user(is_staff=True))
+    workspace.activities.update(at=timezone.now() - timedelta(hours=1))
+    services.restart(workspace, owner)
+
+
+# --- a role that is gone meanwhile ---------------------------------------------------------------
+
+DEEDS: dict[str, Callable[[Workspace, User], object]] = {
+    "rename": lambda workspace, user: services.rename(workspace, user, "Oaks"),
+    "start": services.start,
+    "stop": services.stop,
+    "restart": services.restart,
+    "delete": services.delete,
+    "change_plugins": lambda workspace, user: changes.request(workspace, user, []),
+    "set_secret": lambda workspace, user: changes.set_secret(workspace, user, "A_KEY", "x"),
+    "remove_secret": lambda workspace, user: changes.remove_secret(workspace, user, "A_KEY"),
+    "remove_member": lambda workspace, user: members.remove(workspace, user, 1),
+    "change_role": lambda workspace, user: members.change_role(workspace, user, 1, Role.OWNER),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_who_lost_the_role_while_waiting_for_the_row_does_nothing(owner: User, deed: str) -> None:
+    workspace = factories.make_workspace(owner)
+    for role, code in ((Role.EDITOR, "role_too_low"), (None, "not_found")):
+        if role is None:
+            workspace.members.filter(user=owner).delete()
+        else:
+            workspace.members.filter(user=owner).update(role=role)
+        with pytest.raises(Refused) as refused:
+            DEEDS[deed](workspace, owner)
+        assert refused.value.code == code
+    assert not Activity.objects.exists()
+    assert not workspace.changes.exists()
+
+
+def test_who_was_removed_does_not_bring_it_back(owner: User) -> None:
+    gone = factories.make_workspace(owner, status=Status.DELETING)
+    gone.members.all().delete()
+    with pytest.raises(Refused, match="not belong"):
+        services.undelete(gone, owner)

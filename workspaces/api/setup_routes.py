@@ -113,6 +113,8 @@ def set_plugins(
     `Location` is the change: wait for its end there. What does not build or start changes nothing.
     """
     caller = caller_of(request)
+    if payload.secrets and not caller.has(Scope.SECRETS):
+        raise Problem("scope_missing", "To give secrets, the token needs the scope secrets too.")
     workspace = reach.get(caller, slug, "change_plugins").workspace
     change = changes.request(
         workspace,

@@ -397,7 +397,10 @@ class PluginsIn(In):
     secrets: Annotated[dict[Variable, SecretValue], _at_most(MAX_SECRETS)] = Field(
         {},
         json_schema_extra={"additionalProperties": False, "maxProperties": MAX_SECRETS},
-        description="Values of secrets that they need and the workspace has not got.",
+        description=(
+            "Values of secrets that these plugins need, for those that the workspace has not got. "
+            "To give any, the token needs the scope `secrets` too."
+        ),
         examples=[{}],
     )
 

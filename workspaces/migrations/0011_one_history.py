@@ -6,6 +6,7 @@ What is there already is numbered anew, by when it happened; nothing refers to t
 from django.db import migrations, models
 
 RENUMBER = """
+LOCK TABLE deploy_instanceevent, workspaces_activity IN SHARE ROW EXCLUSIVE MODE;
 CREATE TEMPORARY TABLE renumbered ON COMMIT DROP AS
     SELECT deed, id, row_number() OVER (ORDER BY at, deed DESC, id) + (
         SELECT greatest(

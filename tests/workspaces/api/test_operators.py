@@ -168,6 +168,17 @@ def test_who_may_only_look_changes_nothing(owner: User) -> None:
     assert changing.post("/workspaces/trees/stop").status_code == 202
 
 
+def test_operators_do_not_make_themselves_owners(ops: Api, owner: User, olga: User) -> None:
+    trees = factories.make_workspace(owner, "trees")
+    member = factories.add_member(trees, olga, Role.VIEWER)
+    path = f"/workspaces/trees/members/{olga.pk}"
+    assert code_of(ops.ask("PATCH", path, {"role": "owner"})) == "role_too_low"
+    member.refresh_from_db()
+    assert member.role == Role.VIEWER
+    assert api_of(owner).ask("PATCH", path, {"role": "owner"}).status_code == 200
+    assert ops.ask("PATCH", path, {"role": "viewer"}).status_code == 200
+
+
 def test_operators_own_workspaces_are_theirs_by_role() -> None:
     user = factories.make_user(is_staff=True)
     factories.make_workspace(user, "mine")

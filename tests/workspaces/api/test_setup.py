@@ -295,6 +295,31 @@ def test_secrets_that_come_with_a_change(
     assert VALUE not in written.text
 
 
+def test_a_change_writes_no_secret_but_those_that_it_needs(api: Api, trees: Workspace) -> None:
+    approve("datasette-one")
+    approve("datasette-map", needs=[{"name": "OPENCAGE_KEY"}])
+    Instance.objects.update(secrets={"KEPT_KEY": vault.seal("mine")})
+    for names in ([], ["datasette-one"], ["datasette-map"]):
+        given = {"OPENCAGE_KEY": "x", "KEPT_KEY": "evil"} if names else {"OPENCAGE_KEY": "x"}
+        refused = ask_for(api, *names, secrets=given)
+        assert code_of(refused) == "invalid"
+        assert refused.json()["errors"][0]["field"] == "body.secrets"
+    full = {f"KEY_{number}": vault.seal("x") for number in range(changes.MAX_SECRETS)}
+    Instance.objects.update(secrets=full)
+    assert code_of(ask_for(api, "datasette-map", secrets={"OPENCAGE_KEY": "x"})) == "refused"
+    assert not Change.objects.exists()
+
+
+def test_secrets_that_come_with_a_change_need_their_scope(owner: User, trees: Workspace) -> None:
+    approve("datasette-map", needs=[{"name": "OPENCAGE_KEY"}])
+    given = {"OPENCAGE_KEY": VALUE}
+    refused = ask_for(api_of(owner, "plugins"), "datasette-map", secrets=given)
+    assert code_of(refused) == "scope_missing"
+    assert not Change.objects.exists()
+    both = api_of(owner, "plugins", "secrets")
+    assert ask_for(both, "datasette-map", secrets=given).status_code == 202
+
+
 @pytest.mark.parametrize(
     "body",
     [
