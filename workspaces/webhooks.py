@@ -49,7 +49,7 @@ def create(
         raise Refused("Only operators hear of all workspaces.")
     fields = {"url": _checked_url(url), "name": _checked_name(name), "events": _checked(events)}
     secret = _new_secret()
-    with _holding(workspace) as current:
+    with _holding(workspace, by) as current:
         if current and webhooks_of(current).count() >= MAX_WEBHOOKS:
             raise Refused(f"A workspace has at most {MAX_WEBHOOKS} webhooks.")
         webhook = Webhook.objects.create(
@@ -79,7 +79,7 @@ def update(
         changes["name"] = _checked_name(name)
     if events is not None:
         changes["events"] = _checked(events)
-    with _holding(webhook.workspace) as current:
+    with _holding(webhook.workspace, by) as current:
         row = _locked(webhook)
         if active is not None and active != row.active:
             changes |= {"active": active, "disabled_reason": "", "failing_since": None}
@@ -94,7 +94,7 @@ def update(
 
 def delete(webhook: Webhook, by: User) -> None:
     """Remove it, with its log. What is on its way is not sent any more."""
-    with _holding(webhook.workspace) as current:
+    with _holding(webhook.workspace, by) as current:
         row = _locked(webhook, to_delete=True)
         _note(current, by, "removed_webhook", row)
         row.delete()
@@ -103,7 +103,7 @@ def delete(webhook: Webhook, by: User) -> None:
 def rotate(webhook: Webhook, by: User) -> str:
     """Give it a new secret, and return it. For a day the old one signs too. Raises Refused."""
     secret = _new_secret()
-    with _holding(webhook.workspace) as current:
+    with _holding(webhook.workspace, by) as current:
         row = _locked(webhook)
         _set(
             row,
@@ -165,13 +165,13 @@ def reseal_secrets() -> int:
 
 
 @contextmanager
-def _holding(workspace: Workspace | None) -> Iterator[Workspace | None]:
+def _holding(workspace: Workspace | None, by: User) -> Iterator[Workspace | None]:
     """Open a transaction, in which the webhook's workspace is held if it has one."""
     if workspace is None:
         with transaction.atomic():
             yield None
     else:
-        with services.changing(workspace) as current:
+        with services.changing(workspace, by, "manage_webhooks") as current:
             yield current
 
 
