@@ -46,10 +46,12 @@ def workspaces(caller: Caller, *, gone: bool = False) -> QuerySet[Workspace]:
         found = found.filter(Exists(mine))
     if caller.token.only is not None:
         found = found.filter(pk=caller.token.only)
-    chosen = Approval.objects.select_related("plugin").order_by("plugin__name")
+    # The locks are the largest texts there are, and no list shows them.
+    chosen = Approval.objects.select_related("plugin").defer("lock").order_by("plugin__name")
     return (
         found.annotate(role=Subquery(mine.values("role")[:1]))
         .select_related("instance", "plan", "release")
+        .defer("release__lock")
         .prefetch_related(Prefetch("plugins", chosen))
     )
 
