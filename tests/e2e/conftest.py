@@ -40,7 +40,6 @@ def product(uploads: Shelf, workspace_image: str) -> Iterator[Product]:
         "SWEEP_SECONDS": "2",
         # Where the tests' own receivers of webhooks are.
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-        "API_REQUESTS_PER_MINUTE": "60000",
         # A busy machine may take longer over a good change than the product allows it.
         "SWITCH_SECONDS": "45",
         "WAKE_HOLD_SECONDS": "50",

@@ -245,8 +245,12 @@ class World:
         return wait_for(swept, f"{fields} of {instance}", timeout)
 
     def events(self, instance: Instance, after: int = 0) -> list[str]:
-        """What happened to it, in order; failures are marked with an exclamation mark."""
+        """What happened to it, in order; failures are marked with an exclamation mark.
+
+        Not what was only seen: who sees first what a dead worker did, is a matter of the moment.
+        """
         found = InstanceEvent.objects.filter(instance=instance, pk__gt=after).order_by("pk")
+        found = found.exclude(kind="observed")
         return [event.kind + "!" * event.failed for event in found]
 
     def last_event(self, instance: Instance) -> int:
