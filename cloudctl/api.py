@@ -78,25 +78,17 @@ class Api:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
-        keyed: bool = True,
     ) -> httpx.Response:
-        """Return the answer of a request, tried again while that may help and does no harm.
-
-        With `keyed=False` the server knows a POST not again: it is sent once more only when it
-        surely did not arrive, or was turned away.
-        """
+        """Return the answer of a request, tried again while that may help: it does no harm."""
         more = dict(headers or {})
-        if method == "POST" and keyed:
+        if method == "POST":
             more["Idempotency-Key"] = uuid4().hex
         request = self._client.build_request(
             method, path, json=body, params=_given(params or {}), headers=more
         )
-        repeatable = method != "POST" or keyed
-        return self._persist(request, Patience(patience), repeatable)
+        return self._persist(request, Patience(patience))
 
-    def _persist(
-        self, request: httpx.Request, patience: Patience, repeatable: bool
-    ) -> httpx.Response:
+    def _persist(self, request: httpx.Request, patience: Patience) -> httpx.Response:
         lost = False
         while True:
             try:
@@ -104,11 +96,11 @@ class Api:
             except httpx.RequestError as error:
                 arrived = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 lost = lost or arrived
-                pause = None if arrived and not repeatable else patience.pause()
+                pause = patience.pause()
                 if pause is None:
                     raise self._unreachable(error, lost) from error
             else:
-                again = _may_pass(response, repeatable)
+                again = response.status_code in AGAIN
                 pause = patience.pause(_asked_pause(response)) if again else None
                 if lost and request.method == "DELETE" and response.status_code == 404:
                     return httpx.Response(204)  # the first one did it, and its answer got lost
@@ -216,14 +208,6 @@ def _problem(response: httpx.Response) -> Json | None:
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
     return found if isinstance(found, dict) and {"code", "detail"} <= set(found) else None
-
-
-def _may_pass(response: httpx.Response, repeatable: bool) -> bool:
-    """Whether the same request may get another answer soon."""
-    if response.status_code not in AGAIN:
-        return False
-    # A problem document says that the API itself turned it away, so nothing was done.
-    return repeatable or _problem(response) is not None
 
 
 def _asked_pause(response: httpx.Response) -> float | None:

@@ -144,7 +144,7 @@ def create_token(
     if days is not None:
         wanted["expires_at"] = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     # The server keeps no answer with a secret in it, so this is not sent twice.
-    found: Json = here.api.send("POST", "/tokens", wanted, keyed=False).json()
+    found: Json = here.api.post("/tokens", wanted)
     if as_json:
         here.out.json(found)
         return

@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from deploy import vault
 from workspaces import services
 from workspaces.api.callers import Caller, identify
 from workspaces.api.problems import CONTENT_TYPE, Problem, invalid
@@ -35,14 +36,14 @@ _KEPT_HEADERS = ("Location", "ETag", "Retry-After")
 View = Callable[..., HttpResponseBase]
 
 
-def door(view: View, *, once: bool) -> View:
-    """Wrap one of ninja's views; with `once` its POST takes an Idempotency-Key."""
+def door(view: View) -> View:
+    """Wrap one of ninja's views."""
 
     @csrf_exempt  # no cookie signs anybody in here
     @wraps(view)
     def through(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            response = _answer(view, once, request, args, kwargs)
+            response = _answer(view, request, args, kwargs)
         except Problem as problem:
             response = problem.response(request.path)
         except (OperationalError, InterfaceError):
@@ -61,9 +62,7 @@ def door(view: View, *, once: bool) -> View:
     return through
 
 
-def _answer(
-    view: View, once: bool, request: HttpRequest, args: Any, kwargs: Any
-) -> HttpResponseBase:
+def _answer(view: View, request: HttpRequest, args: Any, kwargs: Any) -> HttpResponseBase:
     caller = identify(request)
     if caller is not None and not caller.budget.allowed:
         raise Problem("too_many_requests", headers={"Retry-After": str(caller.budget.retry_after)})
@@ -74,7 +73,7 @@ def _answer(
     def answer() -> HttpResponseBase:
         return _as_problem(request, view(request, *args, **kwargs))
 
-    if once and request.method == "POST" and key is not None and caller is not None:
+    if request.method == "POST" and key is not None and caller is not None:
         return _once(caller, _checked(key), request, answer)
     return answer()
 
@@ -143,8 +142,9 @@ def _once(
 
 
 def _keep(row: IdempotencyKey, response: HttpResponse) -> None:
+    """Write an answer down, sealed: some hold a secret that is shown once."""
     row.status = response.status_code
-    row.body = response.content.decode()
+    row.body = vault.seal(response.content.decode())
     row.headers = {
         "Content-Type": response["Content-Type"],
         **{name: response[name] for name in _KEPT_HEADERS if response.has_header(name)},
@@ -155,8 +155,13 @@ def _keep(row: IdempotencyKey, response: HttpResponse) -> None:
 def _again(row: IdempotencyKey, fingerprint: str) -> HttpResponse:
     if row.fingerprint != fingerprint:
         raise Problem("key_reused")
+    try:
+        body = vault.open_all({"answer": row.body})["answer"]
+    except vault.Unreadable as error:
+        words = "It was done, but its answer cannot be read any more. Use a new key."
+        raise Problem("refused", words) from error
     return HttpResponse(
-        row.body,
+        body,
         status=row.status,
         headers={**row.headers, "Idempotent-Replayed": "true"},
     )

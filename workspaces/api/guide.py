@@ -66,9 +66,9 @@ again: within 24 hours it gets the first answer, with `Idempotent-Replayed: true
 done twice. One that is still under way is waited for. The same key with another request is refused
 with `key_reused`. An invalid request leaves no key behind: mend it and send it with the same one.
 Of one person's keys the newest {KEYS_KEPT_PER_USER} are kept.
+Answers are kept encrypted, as some hold a secret that is shown once.
 
-What answers with a secret takes no key, as the answer is not kept: `POST /tokens`, a new webhook, a
-webhook's new secret. `GET`, `PUT`, `PATCH` and `DELETE` can be sent again without one.
+`GET`, `PUT`, `PATCH` and `DELETE` can be sent again without one.
 """,
     ),
     Section(

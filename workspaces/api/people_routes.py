@@ -171,13 +171,12 @@ def _within(caller: Caller) -> QuerySet[ApiToken]:
     auth=Needs(),
     operation_id="create_token",
     summary="Make a token",
-    openapi_extra=may_refuse("refused"),
+    openapi_extra=may_refuse("refused", once=True),
 )
 def create_token(request: HttpRequest, payload: TokenIn) -> Answer[NewTokenOut]:
     """Make a token that can do no more, and lives no longer, than the one that you use.
 
-    Its text is shown once. It ends when the one that made it is revoked. An Idempotency-Key is not
-    taken here: the answer would have to be kept, and it is a secret.
+    Its text is shown once. It ends when the one that made it is revoked.
     """
     caller = caller_of(request)
     only = caller.token.only

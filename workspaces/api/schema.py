@@ -9,7 +9,6 @@ from django.conf import settings
 from ninja import NinjaAPI, Path
 from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
-from ninja.utils import replace_path_param_notation
 
 from workspaces.api import examples
 from workspaces.api.callers import Needs
@@ -273,19 +272,6 @@ class Api(NinjaAPI):
                 operation["security"] = security[operation["operationId"]]
                 _complete(operation, components["schemas"])
         return document
-
-    def routes_with_keys(self) -> set[str]:
-        """Return the routes, as Django writes them, whose POST says that it takes a key.
-
-        Not those that answer with a secret, which would be kept.
-        """
-        return {
-            replace_path_param_notation(path).lstrip("/")
-            for bound in self._get_bound_routers()
-            for path, view in bound.path_operations.items()
-            for operation in view.operations
-            if _IDEMPOTENCY_KEY in (operation.openapi_extra or {}).get("parameters", ())
-        }
 
     def _security(self) -> Iterator[tuple[str, list[dict[str, list[str]]]]]:
         """Yield what each operation demands: one of these, each the scopes of a token."""

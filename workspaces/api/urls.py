@@ -92,15 +92,9 @@ def nothing(request: HttpRequest) -> HttpResponse:
 
 
 def _behind_the_door() -> list[URLPattern]:
-    once = api.routes_with_keys()
     patterns = [pattern for pattern in api.urls[0] if isinstance(pattern, URLPattern)]
     return [
-        URLPattern(
-            pattern.pattern,
-            door(pattern.callback, once=str(pattern.pattern) in once),
-            pattern.default_args,
-            pattern.name,
-        )
+        URLPattern(pattern.pattern, door(pattern.callback), pattern.default_args, pattern.name)
         for pattern in patterns
         if pattern.name != "api-root"
     ]

@@ -141,15 +141,13 @@ def list_webhooks(
     "deleted",
     "too_many_waiting",
     deed="add_webhook",
+    once=True,
     headers=("Location",),
 )
 def create_webhook(
     request: HttpRequest, response: HttpResponse, slug: SLUG, payload: WebhookIn
 ) -> Answer[NewWebhookOut]:
-    """Have somebody hear what happens. The secret is shown once.
-
-    An Idempotency-Key is not taken here: the answer would have to be kept, and it is a secret.
-    """
+    """Have somebody hear what happens. The secret is shown once."""
     place = _place(request, slug)
     made, secret = webhooks.create(
         place, caller_of(request).user, url=payload.url, name=payload.name, events=payload.events
@@ -197,12 +195,10 @@ def delete_webhook(request: HttpRequest, slug: SLUG, webhook_id: Id) -> Answer[N
     "Give a webhook a new secret",
     NewWebhookOut,
     "deleted",
+    once=True,
 )
 def rotate_webhook(request: HttpRequest, slug: SLUG, webhook_id: Id) -> NewWebhookOut:
-    """Make a new secret, shown once. For 24 hours the old one signs every message as well.
-
-    An Idempotency-Key is not taken here: the answer would have to be kept, and it is a secret.
-    """
+    """Make a new secret, shown once. For 24 hours the old one signs every message as well."""
     webhook = _webhook(request, slug, webhook_id)
     secret = webhooks.rotate(webhook, caller_of(request).user)
     return NewWebhookOut.made(webhook, secret)

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.http import HttpResponse
 from django.utils import timezone
+from pytest_django import Settings
 
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken, User
@@ -191,17 +192,19 @@ def test_a_token_is_made_shown_once_and_works(api: Api, owner: User) -> None:
     assert all("token" not in item for item in listed)
 
 
-def test_its_text_is_never_kept_for_a_request_that_is_sent_again(api: Api) -> None:
-    texts = []
-    for _ in range(2):
-        response = api.post(
-            "/tokens", {"name": "nightly", "scopes": ["read"]}, Idempotency_Key="once"
-        )
-        assert response.status_code == 201
-        assert "Idempotent-Replayed" not in response
-        texts.append(response.json()["token"])
-    assert texts[0] != texts[1]
-    assert not IdempotencyKey.objects.exists()
+def test_a_request_that_is_sent_again_makes_no_second_one_and_its_text_is_kept_sealed(
+    api: Api, settings: Settings
+) -> None:
+    body = {"name": "nightly", "scopes": ["read"]}
+    first, again = (api.post("/tokens", body, Idempotency_Key="once") for _ in range(2))
+    assert again["Idempotent-Replayed"] == "true"
+    assert again.json() == first.json()
+    text = first.json()["token"]
+    kept = IdempotencyKey.objects.get()
+    assert text not in str(vars(kept))
+    assert "nightly" not in kept.body
+    settings.ENCRYPTION_KEYS = ["another key that knows nothing of the first one, and is long"]
+    assert code_of(api.post("/tokens", body, Idempotency_Key="once")) == "refused"
 
 
 def test_no_token_hands_on_what_it_has_not_got(owner: User) -> None:
