@@ -143,7 +143,6 @@ def create_token(
         wanted["workspace"] = workspace
     if days is not None:
         wanted["expires_at"] = (datetime.now(UTC) + timedelta(days=days)).isoformat()
-    # The server keeps no answer with a secret in it, so this is not sent twice.
     found: Json = here.api.post("/tokens", wanted)
     if as_json:
         here.out.json(found)
