@@ -18,4 +18,6 @@ def test_what_takes_minutes_keeps_nothing_else_waiting() -> None:
     ours = [name for name in app.tasks if name.startswith("workspaces.")]
     queues = {name.rpartition(".")[2]: app.amqp.router.route({}, name)["queue"] for name in ours}
     assert {name for name, queue in queues.items() if queue.name == "builds"} == BUILDS
-    assert {queue.name for queue in queues.values()} == {"builds", "later"}
+    outside = {name for name, queue in queues.items() if queue.name == "outside"}
+    assert outside == {"send_webhook"}
+    assert {queue.name for queue in queues.values()} == {"builds", "later", "outside"}

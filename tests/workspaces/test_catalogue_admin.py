@@ -16,7 +16,7 @@ from deploy.models import Image, Instance
 from tests import factories
 from tests.workspaces.html import Page
 from workspaces import catalogue, changes, rollouts
-from workspaces.models import Approval, Change, Grant, Plugin, Release, Rollout, Workspace
+from workspaces.models import Approval, Change, Grant, Plugin, Release, Role, Rollout, Workspace
 
 pytestmark = pytest.mark.usefixtures("ready")
 
@@ -94,6 +94,7 @@ def populate(count: int) -> None:
         make_approval(plugin, "0.9", state="withdrawn", by=by, ended_by=by)
         workspace = make_user_of(approval)
         catalogue.grant(plugin, workspace, by)
+        factories.add_member(workspace, by, Role.OWNER)
         changes.request(workspace, by, [plugin.name])
         Rollout.objects.create(
             from_release=coming, to_release=coming, state="done", by=by, batch_size=number
@@ -516,7 +517,9 @@ def test_a_roll_out_is_stopped_by_hand(client: Client, operator: User) -> None:
 def test_a_changes_page_tells_all_of_it(client: Client) -> None:
     approval = make_approval(make_plugin())
     workspace = make_user_of(slug="trees")
-    change = changes.request(workspace, factories.make_user(name="Ada"), ["datasette-birds"])
+    ada = factories.make_user(name="Ada")
+    factories.add_member(workspace, ada, Role.OWNER)
+    change = changes.request(workspace, ada, ["datasette-birds"])
     durations = {"resolve": 3, "build": 4200}
     Change.objects.update(durations=durations, state="failed", error="No room.", step="build")
     assert "4.2 s" in said(client, "/admin/workspaces/change/")

@@ -14,6 +14,10 @@ from workspaces.models import Approval, Change, Grant, Plan, Plugin, Release, Ro
 
 Note = Annotated[str, StringConstraints(max_length=600, pattern=r"^[^\x00]*$")]
 Short = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
+Package = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")
+]
+Option = Annotated[str, StringConstraints(pattern=r"^([A-Za-z_][A-Za-z0-9_-]{0,99})?$")]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -290,11 +294,7 @@ class RolloutOut(Schema):
 class EntryIn(In):
     """A package to be put into the catalogue."""
 
-    name: Text = Field(
-        description="As on the package index.",
-        examples=["datasette-vega"],
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$",
-    )
+    name: Package = Field(description="As on the package index.", examples=["datasette-vega"])
 
 
 class EntryChanges(In):
@@ -359,11 +359,8 @@ class NeedIn(In):
     help: Short = Field(
         "", description="What it is and where to get it.", examples=["Your key for OpenCage"]
     )
-    option: Short = Field(
-        "",
-        description="The plugin's setting that gets it too.",
-        examples=["api_key"],
-        pattern=r"^([A-Za-z_][A-Za-z0-9_-]{0,99})?$",
+    option: Option = Field(
+        "", description="The plugin's setting that gets it too.", examples=["api_key"]
     )
 
 

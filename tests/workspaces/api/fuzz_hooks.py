@@ -27,7 +27,7 @@ _numbers = count()
 # Values that name something: a schema cannot say which things there are.
 NAMES = {
     *("query.cursor", "body.plan", "body.workspace", "body.slug", "body.url"),
-    *("body.version", "body.release", "body.source", "body.target", "body.needs"),
+    *("body.version", "body.release", "body.source", "body.target", "body.needs", "body.secrets"),
 }
 
 

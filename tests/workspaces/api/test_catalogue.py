@@ -100,7 +100,7 @@ def test_what_is_no_package_name_is_refused(ops: Api, name: Any) -> None:
 
 def test_twice_is_said(ops: Api) -> None:
     approve("datasette-one")
-    assert code_of(ops.post(ADDRESS, {"name": "datasette-one"})) == "invalid"
+    assert code_of(ops.post(ADDRESS, {"name": "datasette-one"})) == "exists"
 
 
 @pytest.mark.parametrize(
