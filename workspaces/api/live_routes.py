@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from django.db import connection
 from django.http import HttpRequest, StreamingHttpResponse
@@ -25,7 +25,6 @@ from workspaces.api.workspace_routes import Cursor, Limit
 from workspaces.models import Workspace
 
 router = Router(tags=["live"])
-T = TypeVar("T")
 
 MAX_WAIT = 300.0
 # A stream says at least so often that it is there, and sees whether its caller still may.

@@ -113,7 +113,7 @@ def test_twice_is_said(ops: Api) -> None:
         ({"version": "1.0", "reach": "nobody"}, "body.reach"),
         ({"version": "1.0", "needs": [{"name": "PATH"}]}, "body.needs"),
         ({"version": "1.0", "needs": [{"name": "A"}, {"name": "A"}]}, "body.needs"),
-        ({"version": "1.0", "needs": [{"name": "A", "option": "a b"}]}, "body.needs"),
+        ({"version": "1.0", "needs": [{"name": "A", "option": "a b"}]}, "body.needs.0.option"),
         ({"version": "1.0", "needs": [{"name": "A", "help": "\0"}]}, "body.needs.0.help"),
         ({"version": "1.0", "required": True, "needs": [{"name": "A"}]}, "body.required"),
         ({"version": "1.0", "required": True, "needs_internet": True}, "body.required"),
