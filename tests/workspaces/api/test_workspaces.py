@@ -13,6 +13,7 @@ from pytest_django import Settings
 from accounts.models import User
 from deploy.states import Status
 from tests import factories
+from tests.bench.api import many_workspaces
 from tests.workspaces.api.conftest import Api, api_of, code_of
 from workspaces import services
 from workspaces.api import pages, workspace_routes
@@ -492,3 +493,27 @@ def test_a_number_is_a_number(value: object) -> None:
     assert code_of(api.post("/operator/plans", {"name": "Large", "internet": 1})) == "invalid"
     assert api.post("/operator/plans", {"name": "Large", "spares": 5}).status_code == 201
     assert code_of(api.post("/operator/plans", {"name": "Large"})) == "exists"
+
+
+READS = (
+    "/workspaces",
+    "/workspaces?status=stopped&q=many&limit=200",
+    "/workspaces/space-0",
+    "/workspaces/space-0/events",
+    "/workspaces/space-0/members",
+    "/workspaces/space-0/plugins",
+)
+
+
+@pytest.mark.parametrize("role", ["customer", "operator"])
+def test_reading_costs_the_same_among_ten_and_among_ten_thousand(role: str) -> None:
+    reader = factories.make_user(is_staff=role == "operator", is_superuser=role == "operator")
+    api = api_of(reader, "operator" if role == "operator" else "read")
+    for number in range(10):
+        name = f"Many {number}"
+        factories.make_workspace(reader, f"space-{number}", name=name, status=Status.STOPPED)
+    few = {path: queries_of(api, path) for path in READS}
+    with many_workspaces(reader):
+        many = {path: queries_of(api, path) for path in READS}
+    assert many == few
+    assert max(few.values()) <= 8
