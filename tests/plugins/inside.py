@@ -154,7 +154,7 @@ async def a_row_limit_of_its_own():
     row = await ended(datasette, db, code)
     found = (await db.execute("select row_pks, error from _enrichment_errors")).rows
     errors = [tuple(error) for error in found]
-    # On a busy machine the interpreter now and then misses its own limit, and the outer one ends it.
+    # On a busy machine the interpreter now and then misses its own limit; the outer one ends it.
     words = ("Took longer than 0.5 s.", "The code broke the interpreter that ran it")
     assert len(errors) == 1 and errors[0][0] == "[2]" and errors[0][1].startswith(words), errors
     assert row["status"] == "finished", row
