@@ -154,9 +154,7 @@ async def a_row_limit_of_its_own():
     row = await ended(datasette, db, code)
     found = (await db.execute("select row_pks, error from _enrichment_errors")).rows
     errors = [tuple(error) for error in found]
-    # On a busy machine the interpreter now and then misses its own limit; the outer one ends it.
-    words = ("Took longer than 0.5 s.", "The code broke the interpreter that ran it")
-    assert len(errors) == 1 and errors[0][0] == "[2]" and errors[0][1].startswith(words), errors
+    assert errors == [("[2]", "Took longer than 0.5 s.")], errors
     assert row["status"] == "finished", row
 
 async def wrong_settings_are_named():
@@ -193,6 +191,6 @@ async def a_worker_that_hangs_is_replaced():
         os.kill(sandbox._process.pid, signal.SIGSTOP)
         lines = [line async for line in sandbox.run(1, code, limits, ["[1, {}]", "[2, {}]"])]
     sandbox.kill()
-    assert "broke the interpreter" in lines[0], lines
+    assert lines[0] == '["error", "Took longer than 1 s."]', lines
     assert lines[1] == '["value", 2]', lines
 '''

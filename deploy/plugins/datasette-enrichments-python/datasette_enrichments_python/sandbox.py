@@ -54,7 +54,10 @@ class Opened:
 
 
 class _Gone(Exception):
-    """The worker ended or does not answer."""
+    """The worker ended or does not answer. The text says to users what their code did."""
+
+    def __init__(self, words: str = STOPPED) -> None:
+        super().__init__(words)
 
 
 class Sandbox:
@@ -97,9 +100,9 @@ class Sandbox:
         process = await self._running()
         try:
             await self._send(process, _opening(job, code, limits))
-            answer = await self._line(process, limits.row_seconds + GRACE_SECONDS)
-        except _Gone:
-            return Opened(error=STOPPED)
+            answer = await self._answer(process, limits)
+        except _Gone as gone:
+            return Opened(error=str(gone))
         kind, what = _parsed(answer)
         if kind != "opened":
             return Opened(error=str(what))
@@ -120,12 +123,12 @@ class Sandbox:
             try:
                 await self._send(process, {"run": job, "rows": payloads[done:]})
                 while done < len(payloads):
-                    line = await self._line(process, limits.row_seconds + GRACE_SECONDS)
+                    line = await self._answer(process, limits)
                     done += 1
                     yield line
-            except _Gone:
+            except _Gone as gone:
                 done += 1
-                yield json.dumps(["error", STOPPED])
+                yield json.dumps(["error", str(gone)])
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
@@ -150,7 +153,7 @@ class Sandbox:
         )
         try:
             kind, what = _parsed(await self._line(process, START_SECONDS))
-        except _Gone:
+        except (_Gone, TimeoutError):
             kind, what = "failed", "it ended or did not answer"
         if kind != "ready":
             with contextlib.suppress(ProcessLookupError):
@@ -168,14 +171,24 @@ class Sandbox:
             self.kill()
             raise _Gone from error
 
+    async def _answer(self, process: asyncio.subprocess.Process, limits: Limits) -> str:
+        """The next frame about user code, whose own limit the worker may have missed."""
+        try:
+            return await self._line(process, limits.row_seconds + GRACE_SECONDS)
+        except TimeoutError as error:
+            raise _Gone(f"Took longer than {limits.row_seconds:g} s.") from error
+
     async def _line(self, process: asyncio.subprocess.Process, seconds: float) -> str:
-        """The next frame, within this time."""
+        """The next frame, within this time; raises TimeoutError after it."""
         pipe = cast(asyncio.StreamReader, process.stdout)
         try:
             async with asyncio.timeout(seconds):
                 head = await pipe.readexactly(4)
                 data = await pipe.readexactly(int.from_bytes(head, "big"))
-        except (asyncio.IncompleteReadError, ConnectionResetError, TimeoutError) as error:
+        except TimeoutError:
+            self.kill()
+            raise
+        except (asyncio.IncompleteReadError, ConnectionResetError) as error:
             self.kill()
             raise _Gone from error
         return data.decode("utf-8", "replace")
