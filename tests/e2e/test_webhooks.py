@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import Person
-from tests.workspaces import receiver as receivers
-from tests.workspaces.receiver import Receiver
+from tests.workspaces.webhooks import receiver as receivers
+from tests.workspaces.webhooks.receiver import Receiver
 
 
 @pytest.fixture

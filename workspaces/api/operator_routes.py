@@ -102,9 +102,7 @@ def change_release(
     if release is None:
         raise invalid("body.version", "There is no such release.")
     change, _ = deeds.try_out(release, workspace, caller.user)
-    answer = shown(caller, response, workspace)
-    response["Location"] = location(f"/workspaces/{slug}/changes/{change.pk}")
-    return Answer(202, answer)
+    return Answer(202, shown(caller, response, workspace, change))
 
 
 @router.get(

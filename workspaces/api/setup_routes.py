@@ -28,7 +28,6 @@ from workspaces.api.shapes import (
     SecretIn,
     SecretOut,
     WorkspaceOut,
-    location,
 )
 from workspaces.api.waiting import a_place, look_for
 from workspaces.api.workspace_routes import Cursor, Limit, seen_version, shown
@@ -123,9 +122,7 @@ def set_plugins(
         secrets=payload.secrets,
         seen=seen_version(request),
     )
-    answer = shown(caller, response, workspace)
-    response["Location"] = location(f"/workspaces/{slug}/changes/{change.pk}")
-    return Answer(202, answer)
+    return Answer(202, shown(caller, response, workspace, change))
 
 
 @router.post(
@@ -150,9 +147,7 @@ def roll_back(request: HttpRequest, response: HttpResponse, slug: SLUG) -> Answe
     caller = caller_of(request)
     workspace = reach.get(caller, slug, "change_plugins").workspace
     change = changes.roll_back(workspace, caller.user)
-    answer = shown(caller, response, workspace)
-    response["Location"] = location(f"/workspaces/{slug}/changes/{change.pk}")
-    return Answer(202, answer)
+    return Answer(202, shown(caller, response, workspace, change))
 
 
 # --- changes -------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from workspaces.api.shapes import (
     WorkspaceOut,
     location,
 )
-from workspaces.models import Plan, Workspace
+from workspaces.models import Change, Plan, Workspace
 
 router = Router(tags=["workspaces"])
 Limit = Annotated[int, Query(description="How many at most.", ge=1, le=pages.MAX_LIMIT)]
@@ -49,12 +49,18 @@ CursorByTime = Annotated[
 ]
 
 
-def shown(caller: Caller, response: HttpResponse, workspace: Workspace) -> WorkspaceOut:
-    """Return a workspace as it is now, with its address and version in the answer's headers."""
+def shown(
+    caller: Caller, response: HttpResponse, workspace: Workspace, change: Change | None = None
+) -> WorkspaceOut:
+    """Return a workspace as it is now, with its address and version in the answer's headers.
+
+    With a change of its plugins that has begun, the address is that of the change.
+    """
     row = reach.workspaces(caller).filter(pk=workspace.pk).first()
     if row is None:  # deleted with its data, or taken away from the caller, just now
         raise Problem("not_found")
-    response["Location"] = location(f"/workspaces/{row.slug}")
+    here = f"/workspaces/{row.slug}"
+    response["Location"] = location(f"{here}/changes/{change.pk}" if change else here)
     response["ETag"] = f'"{services.version_of(row)}"'
     return WorkspaceOut.of(reach.reached(caller, row))
 

@@ -9,9 +9,9 @@ from pytest_django import Settings
 
 from accounts.models import User
 from tests import factories
-from tests.workspaces import receiver as receivers
 from tests.workspaces.api.conftest import Api, api_of, code_of
-from tests.workspaces.receiver import Receiver
+from tests.workspaces.webhooks import receiver as receivers
+from tests.workspaces.webhooks.receiver import Receiver
 from workspaces import outbox, sending, services
 from workspaces.models import Delivery, IdempotencyKey, Role, Webhook, Workspace
 

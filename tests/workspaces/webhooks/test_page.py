@@ -13,9 +13,9 @@ from pytest_django import Settings
 from accounts.models import User
 from tests import factories
 from tests.workspaces import html
-from tests.workspaces import receiver as receivers
 from tests.workspaces.html import Page
-from tests.workspaces.receiver import Receiver
+from tests.workspaces.webhooks import receiver as receivers
+from tests.workspaces.webhooks.receiver import Receiver
 from workspaces import outbox, sending, services, webhooks
 from workspaces.models import Delivery, Webhook, Workspace
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from tests.workspaces import receiver as receivers
-from tests.workspaces.receiver import Receiver
+from tests.workspaces.webhooks import receiver as receivers
+from tests.workspaces.webhooks.receiver import Receiver
 from workspaces import outside
 
 Resolve = Callable[..., None]
