@@ -24,7 +24,8 @@ from datasette_enrichments_python.limits import Limits
 
 WORKER = Path(__file__).with_name("worker.py")
 START_SECONDS = 60.0
-# The worker keeps the time of a row itself. This much later it is taken for dead.
+# The worker keeps the time of a row itself, in pyeryx's ticks, and these come late where others
+# keep the processor busy. This much later it is ended from here, whatever it does.
 GRACE_SECONDS = 2.0
 IDLE_SECONDS = 3.0
 STOPPED = (
