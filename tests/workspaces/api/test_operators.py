@@ -62,7 +62,10 @@ def test_suspending_tells_members_why(ops: Api, owner: User, client: Client) -> 
     assert theirs.get("/workspaces/trees").json()["suspended_reason"] == "Unpaid since <June>."
     assert code_of(theirs.post("/workspaces/trees/start")) == "suspended"
     client.force_login(owner)
-    assert "(“Unpaid since &lt;June&gt;.”)" in client.get("/workspaces/trees/").content.decode()
+    assert (
+        "suspended it: “Unpaid since &lt;June&gt;.” Your data"
+        in client.get("/workspaces/trees/").content.decode()
+    )
     deed = Activity.objects.get()
     assert (deed.verb, deed.detail, str(deed.user)) == ("suspended", "Unpaid since <June>.", "Olga")
     # Twice is once.
