@@ -158,7 +158,7 @@ def test_ctrl_c_ends_it_and_says_what_goes_on(proxy: Proxy, far: Ctl, slug: str)
     creating = far.start("create", "Interrupted", "--slug", slug, "--wait")
     proxy.until_seen("GET", "/wait")
     creating.send_signal(signal.SIGINT)
-    out, err = creating.communicate(timeout=10)
+    out, err = creating.communicate(timeout=60)
     assert creating.returncode == 130
     assert not out
     assert "goes on on the server" in err
@@ -171,6 +171,6 @@ def test_ctrl_c_with_json_is_a_problem(proxy: Proxy, far: Ctl, shared: str) -> N
     assert following.stdout
     following.stdout.readline()
     following.send_signal(signal.SIGINT)
-    _, err = following.communicate(timeout=10)
+    _, err = following.communicate(timeout=60)
     assert following.returncode == 130
     assert json.loads(err)["code"] == "interrupted"

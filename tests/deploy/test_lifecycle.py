@@ -240,7 +240,7 @@ def test_an_undo_that_is_being_written_saves_the_data_from_the_purge(
             lifecycle.succeed(old.pk)
         worker.start()
         wait_for(_somebody_waits_for_a_lock, "the worker to wait for us")
-    worker.join(10)
+    worker.join(60)
     assert len(outcome) == 1
     assert isinstance(outcome[0], LeaseLost)
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Observed, StopReason
-from tests.faults.processes import wait_for
+from tests.faults.processes import SECONDS, wait_for
 from tests.faults.test_behind_our_back import kill
 from tests.faults.world import DYING, READY, World
 
@@ -21,11 +21,13 @@ HANGS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0
 
 
 def break_all_connections() -> None:
-    """End every connection to the database but our own."""
+    """End every connection to the database but our own; return when they are gone."""
+    milliseconds = round(SECONDS * 1000)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            [milliseconds],
         )
 
 

@@ -217,11 +217,17 @@ class World:
         self, instance: Instance, what: str, timeout: float = SECONDS, **fields: Any
     ) -> Instance:
         """Wait until the row has these values, and return it."""
+        return self._or_tell(instance, lambda: _row(instance, fields), f"{what}: {fields}", timeout)
+
+    def _or_tell(
+        self, instance: Instance, look: Callable[[], Instance | None], what: str, timeout: float
+    ) -> Instance:
+        """Wait for it, or raise Late with all that is known of the instance."""
         try:
-            return wait_for(lambda: _row(instance, fields), what, timeout)
+            return wait_for(look, what, timeout)
         except Late as late:
             now = Instance.objects.get(pk=instance.pk)
-            raise Late(f"{late}: {fields}; {describe(now)}") from None
+            raise Late(f"{late}; {describe(now)}") from None
 
     def wait_ready(self, instance: Instance, timeout: float = SECONDS) -> Instance:
         """Wait until it is ready and nobody works on it."""
@@ -242,7 +248,7 @@ class World:
                 asked = time.monotonic()
             return _row(instance, fields)
 
-        return wait_for(swept, f"{fields} of {instance}", timeout)
+        return self._or_tell(instance, swept, f"{fields} of {instance}", timeout)
 
     def events(self, instance: Instance, after: int = 0) -> list[str]:
         """What happened to it, in order; failures are marked with an exclamation mark.

@@ -320,5 +320,5 @@ def test_who_changes_a_webhook_keeps_it_from_hearing_of_nothing(
     with transaction.atomic():
         webhooks.rotate(webhook, operator)
         other.start()
-        other.join(10)
+        other.join(60)
     assert only().webhook == webhook
