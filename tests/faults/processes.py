@@ -15,6 +15,8 @@ from cloudapp.local.programs import launch_command
 T = TypeVar("T")
 # Generous: a machine may be busy. What happens is waited for, so it costs nothing when all is well.
 SECONDS = 90.0
+# In the healthy workers' Redis: the tasks that they are at, see busy.py.
+BUSY = "tests-busy"
 
 
 class Late(AssertionError):
