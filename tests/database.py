@@ -1,5 +1,7 @@
 """The test database itself: who is connected to it, and who waits in it."""
 
+import logging
+
 from django.db import connection
 
 # How long Postgres waits for those that it ends.
@@ -10,8 +12,10 @@ def part_all_connections() -> None:
     """End every connection to the test database, ours too, and let nobody in any more.
 
     Threads that listen or wait connect anew as soon as they are parted: the database could not be
-    dropped. Nobody may be refused by the database that one is in, so it is done from another.
+    dropped. Postgres lets nobody close the database that they are in, so it is done from another.
     """
+    # They go on trying until this process ends, and that is nobody's news.
+    logging.getLogger("deploy.notify").disabled = True
     name = connection.settings_dict["NAME"]
     connection.close()  # fault tests break connections: this one may be broken too
     with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]

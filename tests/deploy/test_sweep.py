@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
+from pytest_django import Settings
 
 from deploy import lifecycle
 from deploy.engines.base import ABSENT, InstanceSpec
@@ -19,6 +20,12 @@ from tests.deploy.rows import delete, fresh, held, new, put
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LONG = timedelta(hours=2)
+
+
+@pytest.fixture(autouse=True)
+def patience(settings: Settings) -> None:
+    """A sweep returns when all is done, however busy this machine is."""
+    settings.SWEEP_SECONDS = 90.0
 
 
 def running() -> Instance:
