@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries, Settings
+from pytest_django import DjangoAssertNumQueries
 
 from accounts import api_tokens
 from accounts.models import ApiToken, User
@@ -19,9 +19,11 @@ from deploy.models import Instance
 from deploy.states import Desired, Status
 from tests.factories import add_member, make_user, make_workspace, set_status
 from tests.workspaces.gateway_support import ask, cloud_client, sign_in, verdict
-from tests.workspaces.test_gateway import UNREACHABLE, UP, _in_thread, _once_woken
+from tests.workspaces.test_gateway import UNREACHABLE, UP, _in_thread, _once_woken, patience
 from workspaces import gateway
 from workspaces.models import Member, Role, Workspace
+
+__all__ = ["patience"]
 
 pytestmark = pytest.mark.django_db
 
@@ -247,8 +249,7 @@ def test_a_token_waits_for_a_sleeping_workspace(text: str, workspace: Workspace)
     assert response["X-Cloudapp-Upstream"] == "unix:/run/up.sock"
 
 
-def test_writing_is_not_tried_twice(text: str, workspace: Workspace, settings: Settings) -> None:
-    settings.WAKE_HOLD_SECONDS = 300
+def test_writing_is_not_tried_twice(text: str, workspace: Workspace) -> None:
     revision = workspace.instance.revision
     began = time.monotonic()
     response = ask_with(text, workspace, path=UNREACHABLE, method="POST")
