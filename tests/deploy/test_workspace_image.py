@@ -393,7 +393,7 @@ def seen_busy(instance: Workspace, work: str) -> Iterator[None]:
     seen, over = threading.Event(), threading.Event()
 
     def look() -> None:
-        while not (seen.is_set() or over.is_set()):
+        while not (seen.is_set() or over.wait(0.01)):
             if work in instance.health()["busy"]:
                 seen.set()
 
