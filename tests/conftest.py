@@ -14,6 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 from django.conf import settings
+from django.core.servers.basehttp import WSGIRequestHandler
 from pytest_django import DjangoDbBlocker
 
 from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi
@@ -32,6 +33,10 @@ __all__ = ["browser", "new_page", "page", "shelf"]
 NEEDED = ("SECRET_KEY", "ROUTER_SECRET", "DATABASE_URL", "REDIS_URL", "RUN_DIR", "STATE_DIR")
 NAMESPACE_PREFIX = "cloudapp-test-"
 LOG_LINES = 40
+
+# The live server writes each answer in pieces: on a kept connection, the kernel would hold the
+# second one back for 40 ms (Nagle's algorithm).
+WSGIRequestHandler.disable_nagle_algorithm = True
 
 
 def pytest_sessionstart() -> None:

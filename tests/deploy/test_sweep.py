@@ -81,6 +81,17 @@ def test_what_somebody_works_on_is_left_to_them(fake: FakeEngine) -> None:
     assert sweep() == 1
 
 
+def test_a_dead_workers_lease_is_tidied_up_though_all_is_well(fake: FakeEngine) -> None:
+    """It died when its work was done: nothing is left to do, and nobody is at it."""
+    instance = running()
+    held(instance)
+    assert sweep() == 0
+    put(instance, lease_expires_at=timezone.now() - timedelta(seconds=1))
+    assert sweep() == 1
+    assert (fresh(instance).lease_token, fresh(instance).lease_expires_at) == (None, None)
+    assert sweep() == 0
+
+
 def test_what_failed_waits_for_its_time(fake: FakeEngine) -> None:
     fake.knobs.broken = {"create"}
     instance = new()

@@ -212,8 +212,11 @@ class World:
         held.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
 
     def ask_for_a_sweep(self) -> None:
-        """Ask a healthy worker for a sweep, as the clock does."""
-        app.send_task("deploy.tasks.sweep")
+        """Ask a healthy worker for a sweep, as the clock does: one that comes late is dropped.
+
+        Otherwise they would queue up on a slow machine, and the work behind them.
+        """
+        app.send_task("deploy.tasks.sweep", expires=settings.SWEEP_SECONDS)
 
     # --- instances -------------------------------------------------------------------------
 
