@@ -49,8 +49,16 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or is frozen."""
-        return self._state() not in ("Z", "X")
+        """Whether it runs, or is frozen, or some thread of it still ends.
+
+        Until the last one has, its connections are open: a message may still be handed to it.
+        """
+        return self._state() not in ("Z", "X") or len(self._threads()) > 1
+
+    def _threads(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return os.listdir(f"/proc/{self.pid}/task")
+        return []
 
     @property
     def frozen(self) -> bool:
