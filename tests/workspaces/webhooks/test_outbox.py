@@ -17,7 +17,7 @@ from deploy.states import Status
 from tests import factories
 from tests.workspaces.webhooks.receiver import Receiver
 from tests.workspaces.webhooks.support import Hook, only, send_all, stop_container
-from workspaces import activity, outbox, services, tasks, webhooks
+from workspaces import activity, calls, outbox, services, tasks, webhooks
 from workspaces.api.webhook_shapes import WebhookOut
 from workspaces.models import Activity, Delivery, Webhook, Workspace
 from workspaces.services import Refused
@@ -222,17 +222,22 @@ def test_one_call_wakes_for_all_messages_of_a_transaction_and_the_instance_goes_
         sent.append((name, args))
         raise OSError  # the broker hangs: each call costs its time
 
-    monkeypatch.setattr(outbox.current_app, "send_task", send_task)
+    monkeypatch.setattr(calls.current_app, "send_task", send_task)
     with transaction.atomic():
         services.delete(workspace, owner)
         with suppress(Refused), transaction.atomic():
             activity.note(workspace, owner, "renamed")
             raise Refused("no")
         activity.note(workspace, owner, "changed_plan")
-    assert [name for name, _ in sent] == ["deploy.tasks.reconcile", "workspaces.tasks.send_webhook"]
+    # One each for webhooks and for mail, however many there are.
+    assert [name for name, _ in sent] == [
+        "deploy.tasks.reconcile",
+        "workspaces.tasks.send_mail",
+        "workspaces.tasks.send_webhook",
+    ]
     written = {str(pk) for pk in Delivery.objects.values_list("pk", flat=True)}
     assert len(written) == 6
-    assert written <= set(sent[1][1])
+    assert written <= set(sent[2][1])
 
 
 def test_other_workers_send_the_other_messages(
