@@ -253,6 +253,99 @@ def test_the_home_page_of_an_empty_workspace(workspace_shared: Workspace) -> Non
         assert "Nothing here yet" in page
 
 
+# --- visitors of a public workspace ------------------------------------------------------------
+
+
+def visitor_token(workspace: Workspace) -> str:
+    """As the gateway signs it for whoever is no member."""
+    actor = {"id": "visitor", "name": "Visitor", "role": "viewer"}
+    return workspace.actor_token("viewer", actor=actor, public=True, visitor=True)
+
+
+NOT_FOR_VISITORS = [
+    *UPLOAD_PAGES,
+    "/-/actor.json",
+    "/-/allow-debug",
+    "/-/config.json",
+    "/-/databases.json",
+    "/-/logs",
+    "/-/metadata.json",
+    "/-/no-such-page",
+    "/-/permissions",
+    "/-/plugins",
+    "/-/plugins.json",
+    "/-/settings.json",
+    "/-/threads.json",
+    "/-/versions.json",
+    "/-/enrichment-jobs/data",
+    "/-/instance/health",
+    "/-/search-more",
+    "/-/",
+    "/-",
+]
+
+
+def test_visitors_read_tables_and_nothing_about_the_instance(
+    workspace_container: Workspace,
+) -> None:
+    workspace_container.put_file("/data/birds.db", birds_db())
+    workspace_container.restart()
+    with workspace_container.client(visitor_token(workspace_container)) as client:
+        for path in ("/", "/birds", "/birds/birds", "/birds/birds.json", "/birds/birds.csv"):
+            assert client.get(path).status_code == 200, path
+        assert client.get("/-/static/app.css").status_code == 200
+        assert client.get("/-/search").status_code == 200
+        assert query(client, "birds", "select name from birds") == [{"name": "owl"}]
+        for path in NOT_FOR_VISITORS:
+            refused = client.get(path)
+            assert refused.status_code == 403, path
+        home = client.get("/").text
+        assert 'href="/-/cloudapp/start?/"' in home
+        for word in ("This workspace is public", "Workspace settings", "/-/upload-csvs"):
+            assert word not in home
+        assert client.get("/_internal").status_code in (403, 404)
+
+
+def test_visitors_change_nothing(workspace_container: Workspace) -> None:
+    workspace_container.put_file("/data/birds.db", birds_db())
+    workspace_container.restart()
+    with workspace_container.client(visitor_token(workspace_container)) as client:
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            for path in (
+                *("/", "/birds", "/-/upload-dbs", "/-/search", "/-/static/app.css"),
+                *("/birds/-/create", "/birds/birds/-/insert", "/birds/birds/1/-/delete"),
+                *("/birds/-/execute-write", "/birds/-/queries/store"),
+            ):
+                assert client.request(method, path, json={}).status_code == 403, (method, path)
+        for sql in ("delete from birds", "create table t (a)", "attach 'x.db' as x"):
+            answer = client.get("/birds.json", params={"sql": sql}, follow_redirects=True)
+            assert answer.status_code == 400, sql
+        # What 1.0 shows those who may write.
+        for path in ("/birds/-/execute-write", "/birds/-/create"):
+            assert client.get(path).status_code in (403, 404, 405), path
+        assert query(client, "birds", "select name from birds") == [{"name": "owl"}]
+    with (
+        pytest.raises(InvalidStatus) as failed,
+        unix_connect(
+            str(workspace_container.socket),
+            "ws://birds.test/-/ws",
+            additional_headers={"X-Cloudapp-Actor": visitor_token(workspace_container)},
+        ),
+    ):
+        pass
+    assert failed.value.response.status_code == 403
+
+
+def test_members_are_told_that_it_is_public(workspace_shared: Workspace) -> None:
+    for role in ("viewer", "editor", "owner"):
+        token = workspace_shared.actor_token(role, public=True, visitor=False)
+        with workspace_shared.client(token) as client:
+            assert "This workspace is public" in client.get("/").text
+            assert client.get("/-/versions.json").status_code == 200
+    with workspace_shared.as_role("owner") as client:
+        assert "This workspace is public" not in client.get("/").text
+
+
 @only_alpha
 def test_only_editors_and_owners_write_by_json_and_by_sql(workspace_container: Workspace) -> None:
     """Everything that 1.0 can write by itself; in this order each write finds what it needs."""
