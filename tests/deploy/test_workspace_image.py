@@ -325,9 +325,8 @@ def test_visitors_change_nothing(workspace_container: Workspace, tmp_path: Path)
         for sql in ("delete from birds", "create table t (a)", "attach 'x.db' as x"):
             answer = client.get("/birds.json", params={"sql": sql}, follow_redirects=True)
             assert answer.status_code == 400, sql
-        # What 1.0 shows those who may write.
-        for path in ("/birds/-/execute-write", "/birds/-/create"):
-            assert client.get(path).status_code in (403, 404, 405), path
+        # A form of 1.0; 0.65 looks for a table of that name.
+        assert client.get("/birds/-/execute-write").status_code in (400, 403, 404)
         assert query(client, "birds", "select max(number) as n from birds") == [{"n": 2}]
     with (
         pytest.raises(InvalidStatus) as failed,
