@@ -150,7 +150,7 @@ def test_an_existing_person_signs_in_and_accepts(workspace: Workspace, link: str
     factories.make_user("new@example.org", name="Newton", password=PASSWORD)
     browser = Client()
     shown = text_of(browser.get(link))
-    assert "Come into “Trees”" in shown
+    assert "You are invited to “Trees”" in shown
     assert "n…@example.org" in shown
     assert "new@example.org" not in shown
     assert browser.post(link).status_code == 200, "nobody is signed in: it shows how"
