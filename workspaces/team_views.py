@@ -168,15 +168,16 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
         return render(request, "workspaces/invitation.html", context)
     user = request.user
     context["standing"] = standing = invitations.standing(found, user)
-    if request.method == "POST" and standing.verified:
+    if request.method == "POST" and not standing.verified:
+        return redirect("invitation", token)  # no error: these are logged, with the path
+    if request.method == "POST":
         try:
             workspace = invitations.accept(found, user)
         except Refused as refusal:
             messages.error(request, str(refusal))
             return redirect("workspaces")
         return redirect(workspace)
-    status = 403 if request.method == "POST" else 200
-    return render(request, "workspaces/invitation.html", context, status=status)
+    return render(request, "workspaces/invitation.html", context)
 
 
 @signed_in

@@ -253,6 +253,66 @@ def test_the_home_page_of_an_empty_workspace(workspace_shared: Workspace) -> Non
         assert "Nothing here yet" in page
 
 
+# What Datasette calls it, and where: nothing for the whole instance, else database and table.
+READS = [
+    ("view-instance", ()),
+    ("view-database", ("birds",)),
+    ("view-table", ("birds", "birds")),
+    ("view-database-download", ("birds",)),
+    ("execute-sql", ("birds",)),
+]
+WRITES = [
+    ("upload-csvs", ()),
+    ("upload-dbs", ()),
+    ("configure-fts", ("birds",)),
+    ("insert-row", ("birds", "birds")),
+    ("update-row", ("birds", "birds")),
+    ("delete-row", ("birds", "birds")),
+    ("create-table", ("birds",)),
+    ("alter-table", ("birds", "birds")),
+    ("drop-table", ("birds", "birds")),
+]
+ELSE = [("permissions-debug", ()), ("debug-menu", ())]
+MAY = {
+    "visitor": READS,
+    "viewer": READS,
+    "editor": [*READS, *WRITES],
+    "owner": [*READS, *WRITES, *ELSE],
+}
+
+
+def test_datasette_itself_says_what_each_role_may(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    """An owner may ask it about anybody, at a page for debugging permissions."""
+    bring_birds(workspace_container, tmp_path)
+    known: set[str] = set()
+    with workspace_container.as_role("owner", **{"Sec-Fetch-Site": "same-origin"}) as client:
+        for who, may in MAY.items():
+            actor = {"id": who, "name": who, "role": "viewer" if who == "visitor" else who}
+            for action, where in [*READS, *WRITES, *ELSE]:
+                allowed = is_allowed(client, actor, action, where)
+                if allowed is not None:
+                    known.add(action)
+                    assert allowed == ((action, where) in may), (who, action)
+    assert {"view-table", "execute-sql", "upload-csvs", "insert-row", "debug-menu"} <= known
+
+
+def is_allowed(
+    client: httpx.Client, actor: dict[str, str], action: str, where: tuple[str, ...]
+) -> bool | None:
+    """What Datasette says; None when this release does not know the action."""
+    asked = {"actor": json.dumps(actor), "permission": action}
+    asked |= {f"resource_{number}": name for number, name in enumerate(where, 1)}
+    answer = client.post("/-/permissions", data=asked)
+    if answer.status_code != 200:
+        return None
+    told = answer.json()
+    if "allowed" in told:
+        return bool(told["allowed"])
+    return bool(told["default"] if told["result"] == "USE_DEFAULT" else told["result"])
+
+
 # --- visitors of a public workspace ------------------------------------------------------------
 
 
