@@ -167,6 +167,7 @@ CELERY_TASK_ROUTES = {
     "workspaces.tasks.read_plugin": {"queue": "builds"},
     "workspaces.tasks.run_change": {"queue": "builds"},
     "workspaces.tasks.send_webhook": {"queue": "outside"},
+    "workspaces.tasks.send_mail": {"queue": "outside"},
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
@@ -222,6 +223,12 @@ CELERY_BEAT_SCHEDULE = {
 API_REQUESTS_PER_MINUTE: int = env.int("API_REQUESTS_PER_MINUTE", default=600)
 # Of one user, beside what the plan allows to have.
 CREATIONS_PER_HOUR: int = env.int("CREATIONS_PER_HOUR", default=30)
+# How long an invitation's link is good.
+INVITATION_DAYS: int = env.int("INVITATION_DAYS", default=7)
+# Nobody sends spam by us: so many invitations may be open in one workspace, and so many mails with
+# one may one person have sent in a day.
+INVITATIONS_OPEN: int = env.int("INVITATIONS_OPEN", default=50)
+INVITATIONS_PER_DAY: int = env.int("INVITATIONS_PER_DAY", default=50)
 # How many requests of one process may wait for something to come true, and of one user.
 API_HOLDS: int = env.int("API_HOLDS", default=12)
 API_HOLDS_PER_USER: int = env.int("API_HOLDS_PER_USER", default=20)
@@ -413,6 +420,8 @@ if MAIL_DIR:
     EMAIL_FILE_PATH = MAIL_DIR
 else:
     vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+# A mail server that says nothing must not keep a worker, or somebody who signs up, for ever.
+EMAIL_TIMEOUT = 30
 
 LOGGING: dict[str, Any] = {
     "version": 1,

@@ -28,9 +28,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.models import User
 from deploy.router import PAGES_POLICY
 from workspaces.access import get_workspace
-from workspaces.gateway import find_session, is_current
+from workspaces.gateway import find_public, find_session, is_current
 from workspaces.handoff_tokens import (
     SESSION_COOKIE,
+    START,
     STATE_COOKIE,
     digest,
     new_token,
@@ -43,7 +44,6 @@ CODE_SECONDS = 30
 STATE_SECONDS = 3600
 SESSION_SECONDS = 14 * 86400
 
-START = "/-/cloudapp/start"
 SIGN_IN = "/-/cloudapp/sign-in"
 SIGN_OUT = "/-/cloudapp/sign-out"
 # The router lets these, and no other path of a workspace's host, through to us.
@@ -103,13 +103,22 @@ def start(request: HttpRequest) -> HttpResponse:
 @never_cache
 @login_required
 def enter(request: HttpRequest, slug: str) -> HttpResponse:
-    """At the cloud host: give a member a code for the workspace's host. 404 for strangers."""
-    workspace = get_workspace(request.user, slug)
-    state = request.GET.get("state", "")
+    """At the cloud host: give a member a code for the workspace's host. 404 for strangers.
+
+    Where everybody may read, strangers are led back: they see it as they are.
+    """
     came_for = safe_next(request.GET.get("next", "/"))
+    try:
+        workspace = get_workspace(request.user, slug)
+    except Http404:
+        if (public := find_public(slug)) is None:
+            raise
+        return _redirect(public.url.rstrip("/") + came_for)
+    state = request.GET.get("state", "")
     if len(state) != 64 or not request.session.session_key:
-        # Nobody asked at the workspace's host: begin there.
-        return _redirect(workspace.url.rstrip("/") + came_for)
+        # Nobody asked at the workspace's host: begin there. A public one would not ask.
+        begin = f"{START}?" if workspace.is_public else ""
+        return _redirect(f"{workspace.url.rstrip('/')}{begin}{came_for}")
     code = new_token()
     SignInCode.objects.create(
         digest=digest(code),

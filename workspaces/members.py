@@ -1,4 +1,7 @@
-"""Who belongs to a workspace: roles change, people go. There is always an owner."""
+"""Who belongs to a workspace: roles change, people go. There is always an owner.
+
+How people come: workspaces.invitations.
+"""
 
 from accounts.models import User
 from workspaces import activity
@@ -35,6 +38,21 @@ def remove(workspace: Workspace, by: User, user_id: int) -> None:
         else:
             activity.note(current, by, "removed_member", member.user.display_name)
         member.delete()
+
+
+def transfer(workspace: Workspace, by: User, user_id: int) -> None:
+    """Make another member an owner, and the one who does it an editor: one deed. Raises Refused."""
+    with changing(workspace, by, "change_members") as current:
+        giving = current.members.filter(user=by, role=Role.OWNER).first()
+        if giving is None:  # an operator, who is no owner
+            words = "Only an owner can hand a workspace over."
+            raise Refused(words, code="role_too_low")
+        taking = _member(current, user_id)
+        if taking.pk == giving.pk:
+            raise Refused("Choose somebody else: you are an owner already.")
+        Member.objects.filter(pk=taking.pk).update(role=Role.OWNER)
+        Member.objects.filter(pk=giving.pk).update(role=Role.EDITOR)
+        activity.note(current, by, "transferred", f"to {taking.user.display_name}")
 
 
 def _member(workspace: Workspace, user_id: int) -> Member:

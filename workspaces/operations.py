@@ -3,7 +3,7 @@
 from accounts.models import User
 from deploy import lifecycle
 from deploy.states import Desired, StopReason
-from workspaces import activity, sets
+from workspaces import activity, notices, sets
 from workspaces.models import Plan, Workspace
 from workspaces.services import Refused, changing
 
@@ -20,7 +20,7 @@ def suspend(workspace: Workspace, by: User, reason: str) -> None:
             return
         Workspace.objects.filter(pk=current.pk).update(suspended_reason=reason)
         lifecycle.want_stopped(current.instance.pk, StopReason.OPERATOR)
-        activity.note(current, by, "suspended", reason)
+        notices.suspended(activity.note(current, by, "suspended", reason))
 
 
 def resume(workspace: Workspace, by: User) -> None:
@@ -30,7 +30,7 @@ def resume(workspace: Workspace, by: User) -> None:
             return
         Workspace.objects.filter(pk=current.pk).update(suspended_reason="")
         lifecycle.want_running(current.instance.pk, by_operator=True)
-        activity.note(current, by, "resumed")
+        notices.resumed(activity.note(current, by, "resumed"))
 
 
 def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:

@@ -6,19 +6,17 @@ workspaces.sending; losing that call loses nothing, because the beat looks for w
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from celery import current_app
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import Q, Subquery
 from django.utils import timezone
 
 from accounts.models import User
 from deploy.models import InstanceEvent
 from deploy.states import Status
-from workspaces import history
+from workspaces import calls, history
 from workspaces.models import Activity, Delivery, Webhook, Workspace
 
 PING = "ping"
@@ -26,7 +24,7 @@ PING = "ping"
 # The one list of what a webhook can hear of: docs, forms and API show it.
 TYPES: Mapping[str, str] = {
     "workspace.created": "Somebody made a workspace; only operators' webhooks hear of it.",
-    "workspace.updated": "It got another name, other metadata or another plan.",
+    "workspace.updated": "It got another name, other metadata, another plan or another visibility.",
     "workspace.restored": "Its deletion was undone.",
     "workspace.provisioning": "It is coming up.",
     "workspace.running": "It is up and answers.",
@@ -48,9 +46,12 @@ _TYPES_OF_DEEDS: Mapping[str, str] = {
     "renamed": "workspace.updated",
     "changed_metadata": "workspace.updated",
     "changed_plan": "workspace.updated",
+    "made_public": "workspace.updated",
+    "made_private": "workspace.updated",
     "restored": "workspace.restored",
     "changed_plugins": "plugins.changed",
-    "added_member": "members.changed",
+    "joined": "members.changed",
+    "transferred": "members.changed",
     "changed_role": "members.changed",
     "removed_member": "members.changed",
     "left": "members.changed",
@@ -187,33 +188,14 @@ def _iso(at: datetime) -> str:
 # --- waking a worker -----------------------------------------------------------------------------
 
 
-class _Call:
-    """One call to the broker for all messages of a transaction: one that hangs costs its time."""
-
-    def __init__(self, pks: list[str], seconds: float) -> None:
-        self.pks = pks
-        self.seconds = seconds
-
-    def __call__(self) -> None:
-        with suppress(Exception):  # whatever the broker's client raises: the beat looks for more
-            current_app.send_task(
-                "workspaces.tasks.send_webhook", self.pks, countdown=self.seconds or None
-            )
+_SEND = "workspaces.tasks.send_webhook"
 
 
 def wake(*deliveries: Delivery, seconds: float = 0) -> None:
     """Have workers send them once the transaction is in, `seconds` later."""
-    pks = [str(delivery.pk) for delivery in deliveries]
-    if not pks:
-        return
-    for _, waiting, *_ in connection.run_on_commit:  # what was rolled back is not among it
-        if isinstance(waiting, _Call) and waiting.seconds == seconds:
-            waiting.pks += pks
-            return
-    transaction.on_commit(_Call(pks, seconds))
+    calls.after_commit(_SEND, [delivery.pk for delivery in deliveries], seconds)
 
 
 def pass_on(pks: Sequence[str]) -> None:
     """Have other workers send these."""
-    if pks:
-        _Call([*pks], 0)()
+    calls.now(_SEND, pks)

@@ -25,8 +25,17 @@ from deploy import lifecycle, spares
 from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
-from workspaces import access, activity, slugs
-from workspaces.models import Activity, IdempotencyKey, Member, Plan, Release, Role, Workspace
+from workspaces import access, activity, notices, slugs
+from workspaces.models import (
+    Activity,
+    IdempotencyKey,
+    Member,
+    Plan,
+    Release,
+    Role,
+    Visibility,
+    Workspace,
+)
 
 MAX_NAME = 80
 METADATA_NAMES = 20
@@ -246,9 +255,12 @@ def update(
     *,
     name: str | None = None,
     metadata: Mapping[str, str | None] | None = None,
+    visibility: Visibility | None = None,
     seen: str | None = None,
 ) -> None:
-    """Change the name, or parts of the metadata: None takes a name out of it. Raises Refused.
+    """Change the name, the visibility, or parts of the metadata: None takes a name out of it.
+
+    Raises Refused.
 
     With `seen`, a `version_of` it, only if it still is as it was then.
     """
@@ -266,7 +278,32 @@ def update(
             activity.note(current, user, "renamed", f"from “{old_name}” to “{current.name}”")
         if current.metadata != old_metadata:
             activity.note(current, user, "changed_metadata")
+        if visibility is not None:
+            _set_visibility(current, user, visibility)
     workspace.name, workspace.metadata = current.name, current.metadata
+    workspace.visibility = current.visibility
+
+
+def set_visibility(workspace: Workspace, user: User, visibility: Visibility) -> None:
+    """Let everybody read it, or its members only. Raises Refused.
+
+    The router asks again within seconds, so that is how long a door stays open.
+    """
+    with changing(workspace, user, "change_visibility") as current:
+        _set_visibility(current, user, visibility)
+    workspace.visibility = visibility
+
+
+def _set_visibility(current: Workspace, user: User, visibility: Visibility) -> None:
+    """Operators may do to a workspace what its owners may, but not show its data to everybody."""
+    if current.visibility == visibility:
+        return
+    if not current.members.filter(user=user, role=Role.OWNER).exists():
+        words = "Only an owner decides who may read a workspace."
+        raise Refused(words, code="role_too_low")
+    current.visibility = visibility
+    current.save(update_fields=["visibility"])
+    activity.note(current, user, f"made_{visibility}")
 
 
 def version_of(workspace: Workspace) -> str:
@@ -275,6 +312,7 @@ def version_of(workspace: Workspace) -> str:
         str(workspace.pk),
         workspace.name,
         sorted(workspace.metadata.items()),
+        workspace.visibility,
         workspace.plan_id,
         workspace.release_id,
         sorted(approval.pk for approval in workspace.plugins.all()),
@@ -354,7 +392,7 @@ def delete(workspace: Workspace, user: User) -> None:
         purge_at = now + timedelta(seconds=settings.DELETE_GRACE_SECONDS)
         lifecycle.want_absent(current.instance.pk, purge_at)
         Workspace.objects.filter(pk=current.pk).update(deleted_at=now)
-        activity.note(current, user, "deleted")
+        notices.deletion(activity.note(current, user, "deleted"), purge_at)
 
 
 def undelete(workspace: Workspace, user: User) -> None:

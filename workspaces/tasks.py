@@ -12,7 +12,17 @@ from accounts import api_tokens
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
-from workspaces import catalogue, change_runs, outbox, releases, rollouts, sending, services
+from workspaces import (
+    catalogue,
+    change_runs,
+    invitations,
+    mailing,
+    outbox,
+    releases,
+    rollouts,
+    sending,
+    services,
+)
 from workspaces.models import Approval, Change, Plugin, Release, SignInCode, WorkspaceSession
 
 
@@ -33,6 +43,8 @@ def clear_expired() -> None:
     WorkspaceSession.objects.filter(expires_at__lt=now).delete()
     services.release_purged()
     sending.prune()
+    mailing.prune()
+    invitations.prune()
     services.forget_old_keys()
     api_tokens.prune()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
@@ -97,9 +109,17 @@ def send_webhook(pk: str, *others: str) -> None:
 
 
 @shared_task
+def send_mail(pk: str, *others: str) -> None:
+    """Send a mail, if it is due. Other workers send the others meanwhile."""
+    mailing.pass_on(others)
+    mailing.send(pk)
+
+
+@shared_task
 def take_up() -> None:
     """Find work whose task was lost, and the worker that died at it."""
     sending.give_up_too_many()
+    mailing.settle()
     # Without its image nobody can make a workspace; one that cannot be built says why on its page.
     unbuilt = Release.objects.filter(offered=True, image=None, error="")
     left: tuple[tuple[str, QuerySet[Any]], ...] = (
@@ -108,6 +128,7 @@ def take_up() -> None:
         ("lock_approval", Approval.objects.filter(state=Approval.State.LOCKING)),
         ("run_change", Change.objects.filter(state=Change.State.OPEN)),
         ("send_webhook", sending.due()),
+        ("send_mail", mailing.due()),
     )
     for task, rows in left:
         for pk in rows.values_list("pk", flat=True):

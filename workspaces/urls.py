@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from workspaces import gateway_urls, plugin_views, token_views, views, webhook_views
+from workspaces import gateway_urls, plugin_views, team_views, token_views, views, webhook_views
 
 # The cloud pages. `new` can be no slug: it is reserved.
 web: list[URLPattern] = [
@@ -62,6 +62,35 @@ web: list[URLPattern] = [
         webhook_views.remove,
         name="webhook_remove",
     ),
+    path("workspaces/<slug:slug>/members/", team_views.index, name="workspace_members"),
+    path("workspaces/<slug:slug>/members/leave/", team_views.leave, name="workspace_leave"),
+    path("workspaces/<slug:slug>/members/transfer/", team_views.transfer, name="workspace_hand"),
+    path(
+        "workspaces/<slug:slug>/members/<int:pk>/role/", team_views.change_role, name="member_role"
+    ),
+    path(
+        "workspaces/<slug:slug>/members/<int:pk>/remove/", team_views.remove, name="member_remove"
+    ),
+    path("workspaces/<slug:slug>/invitations/add/", team_views.invite, name="workspace_invite"),
+    path(
+        "workspaces/<slug:slug>/invitations/<int:pk>/resend/",
+        team_views.resend,
+        name="invitation_resend",
+    ),
+    path(
+        "workspaces/<slug:slug>/invitations/<int:pk>/withdraw/",
+        team_views.withdraw,
+        name="invitation_withdraw",
+    ),
+    path("workspaces/<slug:slug>/visibility/", team_views.visibility, name="workspace_visibility"),
+    path(
+        "workspaces/<slug:slug>/visibility/set/",
+        team_views.set_visibility,
+        name="workspace_set_visibility",
+    ),
+    path("invitations/<int:pk>/accept/", team_views.accept, name="invitation_accept"),
+    # The router keeps this path out of its log: the token is a key.
+    path("invitations/<slug:token>/", team_views.invitation, name="invitation"),
     path("workspaces/<slug:slug>/activity/", views.activity, name="workspace_activity"),
     path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),
 ]

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from accounts.models import User
 from deploy import logs
-from workspaces import access, changes, history, progress, services, slugs
+from workspaces import access, changes, history, invitations, progress, services, slugs
 from workspaces.forms import DeleteForm, NewWorkspaceForm, RenameForm
 from workspaces.models import Member, Workspace
 
@@ -63,6 +63,7 @@ def index(request: SignedInRequest) -> HttpResponse:
     context = {
         "live": live,
         "deleted": [member for member in members if member.workspace.deleted_at is not None],
+        "invitations": invitations.of_user(request.user),
         "moving": any(progress.is_busy(member.workspace.instance) for member in live),
     }
     return render(request, "workspaces/index.html", context)

@@ -271,6 +271,163 @@ def test_the_home_page_of_an_empty_workspace(workspace_shared: Workspace) -> Non
         assert "Nothing here yet" in page
 
 
+# What Datasette calls it, and where: nothing for the whole instance, else database and table.
+READS = [
+    ("view-instance", ()),
+    ("view-database", ("birds",)),
+    ("view-table", ("birds", "birds")),
+    ("view-database-download", ("birds",)),
+    ("execute-sql", ("birds",)),
+]
+WRITES = [
+    ("upload-csvs", ()),
+    ("upload-dbs", ()),
+    ("configure-fts", ("birds",)),
+    ("insert-row", ("birds", "birds")),
+    ("update-row", ("birds", "birds")),
+    ("delete-row", ("birds", "birds")),
+    ("create-table", ("birds",)),
+    ("alter-table", ("birds", "birds")),
+    ("drop-table", ("birds", "birds")),
+]
+ELSE = [("permissions-debug", ()), ("debug-menu", ())]
+MAY = {
+    "visitor": READS,
+    "viewer": READS,
+    "editor": [*READS, *WRITES],
+    "owner": [*READS, *WRITES, *ELSE],
+}
+
+
+def test_datasette_itself_says_what_each_role_may(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    """An owner may ask it about anybody, at a page for debugging permissions."""
+    bring_birds(workspace_container, tmp_path)
+    known: set[str] = set()
+    with workspace_container.as_role("owner", **{"Sec-Fetch-Site": "same-origin"}) as client:
+        for who, may in MAY.items():
+            actor = {"id": who, "name": who, "role": "viewer" if who == "visitor" else who}
+            for action, where in [*READS, *WRITES, *ELSE]:
+                allowed = is_allowed(client, actor, action, where)
+                if allowed is not None:
+                    known.add(action)
+                    assert allowed == ((action, where) in may), (who, action)
+    assert {"view-table", "execute-sql", "upload-csvs", "insert-row", "debug-menu"} <= known
+
+
+def is_allowed(
+    client: httpx.Client, actor: dict[str, str], action: str, where: tuple[str, ...]
+) -> bool | None:
+    """What Datasette says; None when this release does not know the action."""
+    asked = {"actor": json.dumps(actor), "permission": action}
+    asked |= {f"resource_{number}": name for number, name in enumerate(where, 1)}
+    answer = client.post("/-/permissions", data=asked)
+    if answer.status_code != 200:
+        return None
+    told = answer.json()
+    if "allowed" in told:
+        return bool(told["allowed"])
+    return bool(told["default"] if told["result"] == "USE_DEFAULT" else told["result"])
+
+
+# --- visitors of a public workspace ------------------------------------------------------------
+
+
+def visitor_token(workspace: Workspace) -> str:
+    """As the gateway signs it for whoever is no member."""
+    actor = {"id": "visitor", "name": "Visitor", "role": "viewer"}
+    return workspace.actor_token("viewer", actor=actor, public=True, visitor=True)
+
+
+def bring_birds(workspace: Workspace, tmp_path: Path) -> None:
+    """Upload a database called birds, with a table of that name."""
+    with workspace.as_role("editor") as client:
+        done = upload_db(client, sqlite_bytes(tmp_path, "birds"), "birds")
+    assert done.json()["redirect"] == "/birds"
+
+
+NOT_FOR_VISITORS = [
+    *UPLOAD_PAGES,
+    "/-/actor.json",
+    "/-/allow-debug",
+    "/-/config.json",
+    "/-/databases.json",
+    "/-/logs",
+    "/-/metadata.json",
+    "/-/no-such-page",
+    "/-/permissions",
+    "/-/plugins",
+    "/-/plugins.json",
+    "/-/settings.json",
+    "/-/threads.json",
+    "/-/versions.json",
+    "/-/enrichment-jobs/data",
+    "/-/instance/health",
+    "/-/search-more",
+    "/-/",
+    "/-",
+]
+
+
+def test_visitors_read_tables_and_nothing_about_the_instance(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    bring_birds(workspace_container, tmp_path)
+    with workspace_container.client(visitor_token(workspace_container)) as client:
+        for path in ("/", "/birds", "/birds/birds", "/birds/birds.json", "/birds/birds.csv"):
+            assert client.get(path).status_code == 200, path
+        assert client.get("/-/static/app.css").status_code == 200
+        assert client.get("/-/search").status_code == 200
+        assert query(client, "birds", "select max(number) as n from birds") == [{"n": 2}]
+        for path in NOT_FOR_VISITORS:
+            refused = client.get(path)
+            assert refused.status_code == 403, path
+        home = client.get("/").text
+        assert 'href="/-/cloudapp/start?/"' in home
+        for word in ("This workspace is public", "Workspace settings", "/-/upload-csvs"):
+            assert word not in home
+        assert client.get("/_internal").status_code in (403, 404)
+
+
+def test_visitors_change_nothing(workspace_container: Workspace, tmp_path: Path) -> None:
+    bring_birds(workspace_container, tmp_path)
+    with workspace_container.client(visitor_token(workspace_container)) as client:
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            for path in (
+                *("/", "/birds", "/-/upload-dbs", "/-/search", "/-/static/app.css"),
+                *("/birds/-/create", "/birds/birds/-/insert", "/birds/birds/1/-/delete"),
+                *("/birds/-/execute-write", "/birds/-/queries/store"),
+            ):
+                assert client.request(method, path, json={}).status_code == 403, (method, path)
+        for sql in ("delete from birds", "create table t (a)", "attach 'x.db' as x"):
+            answer = client.get("/birds.json", params={"sql": sql}, follow_redirects=True)
+            assert answer.status_code == 400, sql
+        # A form of 1.0; 0.65 looks for a table of that name.
+        assert client.get("/birds/-/execute-write").status_code in (400, 403, 404)
+        assert query(client, "birds", "select max(number) as n from birds") == [{"n": 2}]
+    with (
+        pytest.raises(InvalidStatus) as failed,
+        unix_connect(
+            str(workspace_container.socket),
+            "ws://birds.test/-/ws",
+            additional_headers={"X-Cloudapp-Actor": visitor_token(workspace_container)},
+        ),
+    ):
+        pass
+    assert failed.value.response.status_code == 403
+
+
+def test_members_are_told_that_it_is_public(workspace_shared: Workspace) -> None:
+    for role in ("viewer", "editor", "owner"):
+        token = workspace_shared.actor_token(role, public=True, visitor=False)
+        with workspace_shared.client(token) as client:
+            assert "This workspace is public" in client.get("/").text
+            assert client.get("/-/versions.json").status_code == 200
+    with workspace_shared.as_role("owner") as client:
+        assert "This workspace is public" not in client.get("/").text
+
+
 @only_alpha
 def test_only_editors_and_owners_write_by_json_and_by_sql(workspace_container: Workspace) -> None:
     """Everything that 1.0 can write by itself; in this order each write finds what it needs."""

@@ -61,6 +61,12 @@ LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "list_members": {
         "change_role": {"slug": "$request.path.slug", "user_id": f"{_ONE_OF_LIST}id"},
     },
+    "create_invitation": {
+        "withdraw_invitation": {
+            "slug": "$request.path.slug",
+            "invitation_id": "$response.body#/id",
+        },
+    },
     "create_token": {"revoke_token": {"token_id": "$response.body#/id"}},
 }
 

@@ -24,7 +24,8 @@ from accounts.models import ApiToken
 from deploy.states import Status
 from workspaces.api.reach import Reached
 from workspaces.changes import MAX_SECRETS
-from workspaces.models import Change, Member, Release, Role
+from workspaces.invitations import MAX_EMAIL
+from workspaces.models import Change, Invitation, Member, Release, Role, Visibility
 from workspaces.services import METADATA_NAMES
 
 T = TypeVar("T")
@@ -84,12 +85,6 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_a_text), AfterValidator(_in_utc)]
-
-
-class Visibility(StrEnum):
-    """Who may read a workspace."""
-
-    PRIVATE = "private"
 
 
 class In(Schema):
@@ -177,7 +172,11 @@ class WorkspaceOut(Schema):
         description="What it is now. `running` means that it answers.", examples=["running"]
     )
     url: str = Field(description="Its own address.", examples=["https://trees.example-apps.net/"])
-    visibility: Visibility = Field(description="Who may read it.")
+    visibility: Visibility = Field(
+        description="Who may read it: its members (`private`) or everybody (`public`). "
+        "Only members change anything.",
+        examples=["private"],
+    )
     role: Role | None = Field(
         description="Yours in it; null for operators who are no members.", examples=["owner"]
     )
@@ -216,7 +215,7 @@ class WorkspaceOut(Schema):
             name=workspace.name,
             status=workspace.status,
             url=workspace.url,
-            visibility=Visibility.PRIVATE,
+            visibility=Visibility(workspace.visibility),
             role=Role(reached.role) if reached.role else None,
             plan=workspace.plan.name,
             release=workspace.release.version,
@@ -279,6 +278,13 @@ class WorkspaceChanges(In):
         None,
         description="Names to set; null takes one out. Others stay.",
         examples=[{"customer": "4711", "old": None}],
+    )
+    visibility: Visibility | None = Field(
+        None,
+        description="`public` lets everybody on the internet read all of its tables and run SQL "
+        "that reads, without signing in; `private` only its members. It counts within seconds. "
+        "The token must be of one of its owners.",
+        examples=["private"],
     )
     plan: Text | None = Field(
         None, description="The name of another plan. For operators.", examples=[None]
@@ -451,6 +457,58 @@ class MemberChanges(In):
     """Another role."""
 
     role: Role = Field(description="What they may do from now on.", examples=["editor"])
+
+
+class InvitationState(StrEnum):
+    """Whether an invitation's link is good."""
+
+    OPEN = "open"
+    EXPIRED = "expired"
+
+
+class InvitationOut(Schema):
+    """An invitation that waits. Its link is in the mail and nowhere else."""
+
+    id: int = Field(description="Its number.", examples=[5])
+    email: str = Field(
+        description="Whoever has verified this address may accept it.",
+        examples=["grace@example.org"],
+    )
+    role: Role = Field(description="What they will be.", examples=["editor"])
+    state: InvitationState = Field(
+        description="`expired` when its link is too old; send it again.", examples=["open"]
+    )
+    invited_by: str | None = Field(
+        description="Who sent it; null when they have no account any more.", examples=["Ada"]
+    )
+    created_at: datetime = Field(description="When it was made.")
+    sent_at: datetime = Field(description="When its link was made, which is mailed at once.")
+    expires_at: datetime = Field(description="Until when the link is good.")
+
+    @classmethod
+    def of(cls, invitation: Invitation) -> Self:
+        """Show one whose sender came from `with_names`."""
+        by = invitation.invited_by
+        expired = invitation.is_expired
+        return cls(
+            id=invitation.pk,
+            email=invitation.email,
+            role=Role(invitation.role),
+            state=InvitationState.EXPIRED if expired else InvitationState.OPEN,
+            invited_by=by.display_name if by else None,
+            created_at=invitation.created_at,
+            sent_at=invitation.sent_at,
+            expires_at=invitation.expires_at,
+        )
+
+
+class InvitationIn(In):
+    """Whom to invite."""
+
+    email: Annotated[Text, StringConstraints(min_length=3, max_length=MAX_EMAIL)] = Field(
+        description="Where the link is mailed to.", examples=["grace@example.org"]
+    )
+    role: Role = Field(description="What they will be.", examples=["editor"])
 
 
 class ReleaseOut(Schema):

@@ -173,7 +173,10 @@ def get_workspace(request: HttpRequest, response: HttpResponse, slug: SLUG) -> W
 def update_workspace(
     request: HttpRequest, response: HttpResponse, slug: SLUG, payload: WorkspaceChanges
 ) -> WorkspaceOut:
-    """Change its name or metadata. With `If-Match`, only if nobody changed it since you looked."""
+    """Change its name, metadata or visibility.
+
+    With `If-Match`, only if nobody changed it since you looked.
+    """
     caller = caller_of(request)
     found = reach.get(caller, slug, "rename")
     metadata = None if payload.metadata is None else dict(payload.metadata)
@@ -183,6 +186,7 @@ def update_workspace(
             caller.user,
             name=payload.name,
             metadata=metadata,
+            visibility=payload.visibility,
             seen=seen_version(request),
         )
         if payload.plan is not None:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from deploy.lifecycle import Limits
 from deploy.models import Instance
 from deploy.states import Status
+from workspaces.handoff_tokens import START
 from workspaces.models.catalogue import Approval, Release
 
 
@@ -50,6 +51,13 @@ class Plan(models.Model):
         )
 
 
+class Visibility(models.TextChoices):
+    """Who may read a workspace: its members, or everybody. Nobody but members changes anything."""
+
+    PRIVATE = "private"
+    PUBLIC = "public"
+
+
 class Workspace(models.Model):
     """What a customer owns: a name, an address (slug), members and, in its instance, data."""
 
@@ -61,6 +69,12 @@ class Workspace(models.Model):
     # What its owners switched on; what is required is in every image anyway.
     plugins = models.ManyToManyField(Approval, related_name="workspaces", blank=True)
     instance = models.OneToOneField(Instance, on_delete=models.PROTECT, related_name="workspace")
+    visibility = models.CharField(
+        max_length=10,
+        choices=Visibility.choices,
+        default=Visibility.PRIVATE,
+        db_default=Visibility.PRIVATE,
+    )
     # What an integrator wants to remember of it, {name: text}: ours to keep, theirs to understand.
     metadata = models.JSONField(default=dict, blank=True)
     # Why the operators suspended it, for its members; empty when they did not. It outlasts a
@@ -92,9 +106,19 @@ class Workspace(models.Model):
         return self.instance.status
 
     @property
+    def is_public(self) -> bool:
+        """Whether everybody may read it."""
+        return self.visibility == Visibility.PUBLIC
+
+    @property
     def url(self) -> str:
         """The workspace's own address."""
         return f"{settings.SCHEME}://{self.slug}.{settings.APPS_DOMAIN}/"
+
+    @property
+    def door(self) -> str:
+        """Where members go in. A public one asks nobody who they are, so they say it first."""
+        return f"{self.url.rstrip('/')}{START}?/" if self.is_public else self.url
 
 
 class Role(models.TextChoices):

@@ -15,7 +15,15 @@ from datasette.app import Datasette
 from cloudapp_workspace import storage
 from cloudapp_workspace.activity import Activity, busy
 from cloudapp_workspace.environment import Environment
-from cloudapp_workspace.pages import LOOK_ONLY, NOT_HERE, OTHER_SITE, Send, refuse, send_json
+from cloudapp_workspace.pages import (
+    LOOK_ONLY,
+    MEMBERS_ONLY,
+    NOT_HERE,
+    OTHER_SITE,
+    Send,
+    refuse,
+    send_json,
+)
 from cloudapp_workspace.tokens import Claims, Refused, verify
 
 HEALTH = "/-/instance/health"
@@ -30,6 +38,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ENRICHMENT_JOBS = "/-/enrichment-jobs/"
+# Of what is about the whole instance, visitors need these to read and search. The rest says how it
+# is set up (settings, plugins, versions, what goes on in it), and whatever a plugin adds.
+_FOR_VISITORS = ("/-/static/", "/-/static-plugins/", "/-/search", "/-/tables", "/-/jump")
 
 
 class Guard:
@@ -56,6 +67,8 @@ class Guard:
             await self._probe(claims, scope, send)
         elif _from_another_site(scope):
             await refuse(scope, send, OTHER_SITE)
+        elif _not_for_visitors(claims, scope):
+            await refuse(scope, send, MEMBERS_ONLY)
         elif _not_for_viewers(claims, scope):
             await refuse(scope, send, LOOK_ONLY)
         else:
@@ -101,12 +114,33 @@ def _with_actor(scope: Scope, claims: Claims) -> Scope:
         **scope,
         "headers": headers,
         "actor": claims.actor,
-        SCOPE_KEY: {"actor": claims.actor, "workspace": claims.workspace},
+        SCOPE_KEY: {
+            "actor": claims.actor,
+            "workspace": claims.workspace,
+            "public": claims.public,
+            "visitor": claims.visitor,
+        },
     }
 
 
 def _ours(header: bytes) -> bool:
     return header.lower().startswith(b"x-cloudapp-")
+
+
+def _not_for_visitors(claims: Claims, scope: Scope) -> bool:
+    """Visitors of a public workspace get tables and queries, but no page about the instance."""
+    if not claims.visitor:
+        return False
+    path: str = scope["path"]
+    inside = path.startswith("/-/") or path == "/-"
+    return scope["type"] != "http" or (inside and not _is_one_of(path, _FOR_VISITORS))
+
+
+def _is_one_of(path: str, known: tuple[str, ...]) -> bool:
+    """Whether a path is one of these, in any format, or below one that ends with a slash."""
+    return any(
+        path.startswith(one) if one.endswith("/") else path in (one, f"{one}.json") for one in known
+    )
 
 
 def _not_for_viewers(claims: Claims, scope: Scope) -> bool:

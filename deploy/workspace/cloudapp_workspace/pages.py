@@ -17,6 +17,10 @@ OTHER_SITE = (
     "This request came from another site",
     "For your safety nothing was changed. Go back to the workspace and try again there.",
 )
+MEMBERS_ONLY = (
+    "This page is for members of the workspace",
+    "Everybody may read the tables of this workspace. Sign in to see more, if you belong to it.",
+)
 LOOK_ONLY = (
     "You may look at this workspace, not change it",
     "Nothing was changed. Ask an owner of the workspace if you need to edit it.",

@@ -19,6 +19,8 @@ from cloudapp_workspace.guard import SCOPE_KEY
 from cloudapp_workspace.permissions import may, role_allows
 from cloudapp_workspace.uploads import upload_database
 
+# Both lead to the control plane; the first to where its query says, afterwards.
+SIGN_IN = "/-/cloudapp/start?/"
 SIGN_OUT = "/-/cloudapp/sign-out"
 HIDDEN_TABLES = (
     "_csv_progress_",
@@ -81,10 +83,12 @@ def register_routes() -> list[tuple[str, Any]]:
 
 @hookimpl
 def menu_links(request: Request | None) -> list[dict[str, str]]:
-    """Back to the workspace's page on the cloud host, and out."""
+    """Back to the workspace's page on the cloud host, and out; for visitors, in."""
     workspace = _ours(request).get("workspace")
     if workspace is None:
         return []
+    if _ours(request).get("visitor"):
+        return [{"href": SIGN_IN, "label": "Sign in"}]
     return [
         {"href": workspace["url"], "label": "Workspace settings"},
         {"href": SIGN_OUT, "label": "Sign out"},
@@ -93,12 +97,16 @@ def menu_links(request: Request | None) -> list[dict[str, str]]:
 
 @hookimpl
 def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
-    """For index.html: `workspace` (name, url), and whether this person may add data."""
+    """For index.html: `workspace` (name, url), whether everybody may read it (only members are
+    told), and whether this person may add data.
+    """
 
     async def variables() -> dict[str, Any]:
         actor = request.actor if request else None
+        ours = _ours(request)
         return {
-            "workspace": _ours(request).get("workspace"),
+            "workspace": ours.get("workspace"),
+            "is_public": bool(ours.get("public") and not ours.get("visitor")),
             "may_write": await may(datasette, actor, "upload-dbs"),
         }
 

@@ -19,11 +19,16 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """A verified token: what it is for; with purpose "actor" also who asks, of which workspace."""
+    """A verified token: what it is for; with purpose "actor" also who asks, of which workspace.
+
+    A workspace that is `public` everybody may read; a `visitor` does so without being a member.
+    """
 
     purpose: str
     actor: dict[str, str] | None = None
     workspace: dict[str, str] | None = None
+    public: bool = False
+    visitor: bool = False
 
 
 def verify(headers: list[tuple[bytes, bytes]], environment: Environment) -> Claims:
@@ -53,6 +58,8 @@ def _claims(payload: dict[str, Any]) -> Claims:
         "actor",
         actor=_texts(payload.get("actor"), ("id", "name", "role")),
         workspace=_texts(payload.get("workspace"), ("name", "url")),
+        public=payload.get("public") is True,
+        visitor=payload.get("visitor") is True,
     )
 
 

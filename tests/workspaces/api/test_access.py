@@ -35,6 +35,7 @@ ANYBODY, OPERATORS = "anybody", "operators"
 READ, PLUGINS = (Scope.READ,), (Scope.READ, Scope.PLUGINS)
 LIFECYCLE, SECRETS, MEMBERS = (Scope.LIFECYCLE,), (Scope.SECRETS,), (Scope.MEMBERS,)
 OPERATOR = (Scope.OPERATOR,)
+NEWCOMER = {"email": "newcomer@example.org", "role": "viewer"}
 STREAM = {"Accept": "text/event-stream"}
 BUDGETS = {"accounts_apibudget", "accounts_apiuserbudget"}
 W, P, HOOK = "/workspaces/{slug}", "/operator/plugins/{name}", "/{webhook_id}"
@@ -60,6 +61,8 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     # A token for one workspace only may not.
     everywhere: bool = False
+    # Nor may an operator who is no owner.
+    by_owners: bool = False
 
     @property
     def name(self) -> str:
@@ -140,6 +143,18 @@ TABLE = [
         "PATCH", f"{W}/members/{{user_id}}", MEMBERS, "change_members", 200, {"role": "owner"}
     ),
     Endpoint("DELETE", f"{W}/members/{{user_id}}", MEMBERS, "change_members", 204),
+    Endpoint(
+        "POST",
+        f"{W}/members/{{user_id}}/transfer",
+        MEMBERS,
+        "change_members",
+        200,
+        by_owners=True,
+    ),
+    Endpoint("GET", f"{W}/invitations", MEMBERS, "change_members", 200),
+    Endpoint("POST", f"{W}/invitations", MEMBERS, "change_members", 201, NEWCOMER),
+    Endpoint("POST", f"{W}/invitations/{{invitation_id}}/resend", MEMBERS, "change_members", 200),
+    Endpoint("DELETE", f"{W}/invitations/{{invitation_id}}", MEMBERS, "change_members", 204),
     Endpoint("GET", "/me", (), ANYBODY, 200),
     Endpoint("GET", "/tokens", (), ANYBODY, 200),
     Endpoint("POST", "/tokens", (), ANYBODY, 201, {"name": "less", "scopes": ["read"]}),
@@ -256,6 +271,7 @@ def make_world(status: Status) -> World:
         "rollout_id": rollout.pk,
         "version": "1.0a41",
         "webhook_id": pages.WEBHOOK,
+        "invitation_id": pages.WEBHOOK,
         "delivery_id": pages.DELIVERY,
     }
     return World(workspace, owner, values)
@@ -395,7 +411,7 @@ def expected(endpoint: Endpoint, kind: Kind) -> tuple[int, str]:
     if endpoint.everywhere and kind.only_one:
         return 403, "scope_missing"
     if who == "operator" or endpoint.ability == ANYBODY:
-        return allowed
+        return (403, "role_too_low") if endpoint.by_owners else allowed
     return (404, "not_found") if who in ("stranger", "powerless") else _by_role(endpoint, who)
 
 

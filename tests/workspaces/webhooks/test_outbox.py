@@ -19,7 +19,7 @@ from tests.database import somebody_waits_for_a_lock
 from tests.deploy.boxes import wait_for
 from tests.workspaces.webhooks.receiver import Receiver
 from tests.workspaces.webhooks.support import Hook, only, send_all, stop_container
-from workspaces import activity, outbox, services, tasks, webhooks
+from workspaces import activity, calls, outbox, services, tasks, webhooks
 from workspaces.api.webhook_shapes import WebhookOut
 from workspaces.models import Activity, Delivery, Webhook, Workspace
 from workspaces.services import Refused
@@ -224,14 +224,19 @@ def test_one_call_wakes_for_all_messages_of_a_transaction_and_the_instance_goes_
         sent.append((name, args))
         raise OSError  # the broker hangs: each call costs its time
 
-    monkeypatch.setattr(outbox.current_app, "send_task", send_task)
+    monkeypatch.setattr(calls.current_app, "send_task", send_task)
     with transaction.atomic():
         services.delete(workspace, owner)
         with suppress(Refused), transaction.atomic():
             activity.note(workspace, owner, "renamed")
             raise Refused("no")
         activity.note(workspace, owner, "changed_plan")
-    assert [name for name, _ in sent] == ["deploy.tasks.reconcile", "workspaces.tasks.send_webhook"]
+    # One each for webhooks and for mail, however many there are.
+    assert [name for name, _ in sent] == [
+        "deploy.tasks.reconcile",
+        "workspaces.tasks.send_webhook",
+        "workspaces.tasks.send_mail",
+    ]
     written = {str(pk) for pk in Delivery.objects.values_list("pk", flat=True)}
     assert len(written) == 6
     assert written <= set(sent[1][1])

@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from deploy import vault
-from workspaces import changes, webhooks
+from workspaces import changes, mailing, webhooks
 
 
 class Command(BaseCommand):
@@ -18,6 +18,7 @@ class Command(BaseCommand):
         try:
             with transaction.atomic():
                 done, hooks = changes.reseal_secrets(), webhooks.reseal_secrets()
+                mailing.reseal()
         except vault.Unreadable as error:
             raise CommandError(str(error)) from error
         self.stdout.write(

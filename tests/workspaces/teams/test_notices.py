@@ -1,0 +1,150 @@
+"""What owners are told by mail: each once, and only they."""
+
+import pytest
+from django.db import transaction
+
+from accounts.models import Profile, User
+from deploy import lifecycle
+from deploy.models import Instance
+from deploy.states import Observed, Status
+from tests import factories
+from tests.workspaces.teams.support import body_of
+from workspaces import notices, operations, services
+from workspaces.models import OutgoingMail, Role, Workspace
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def boss() -> User:
+    return factories.make_user("boss@example.org", is_staff=True, is_superuser=True)
+
+
+def told() -> list[tuple[str, str]]:
+    """Kind and address of each mail, in the order of addresses."""
+    return sorted(OutgoingMail.objects.values_list("kind", "to"))
+
+
+def test_every_owner_is_told_and_nobody_else(workspace: Workspace, owner: User, boss: User) -> None:
+    second = factories.make_user("grace@example.org")
+    second.emailaddress_set.create(email="old@example.org", verified=True)
+    unverified = factories.make_user("unverified@example.org")
+    unverified.emailaddress_set.update(verified=False)
+    left = factories.make_user("switched-off@example.org", is_active=False)
+    for user in (second, unverified, left):
+        factories.add_member(workspace, user, Role.OWNER)
+    factories.add_member(workspace, factories.make_user(), Role.EDITOR)
+    factories.make_workspace(factories.make_user())
+    operations.suspend(workspace, boss, "Unpaid since June.")
+    assert told() == [("suspended", "ada@example.org"), ("suspended", "grace@example.org")]
+    for mail in OutgoingMail.objects.all():
+        assert "Unpaid since June." in body_of(mail)
+
+
+def test_suspended_and_resumed_are_told_once_each_time(workspace: Workspace, boss: User) -> None:
+    for _ in range(2):
+        for _ in range(2):
+            operations.suspend(workspace, boss, "Unpaid.")
+        for _ in range(2):
+            operations.resume(workspace, boss)
+    assert [kind for kind, _ in told()] == ["resumed"] * 2 + ["suspended"] * 2
+
+
+def test_a_deletion_is_told_with_the_date_until_which_it_can_be_undone(
+    workspace: Workspace, owner: User
+) -> None:
+    services.delete(workspace, owner)
+    services.delete(workspace, owner)
+    mail = OutgoingMail.objects.get()
+    purge_at = Instance.objects.get().purge_at
+    assert purge_at
+    text = body_of(mail)
+    assert f"{purge_at.day} {purge_at:%B %Y, %H:%M} UTC" in text
+    assert text.count("Ada asked for the deletion of “Trees”.") == 1
+
+
+def test_names_are_taken_as_they_are(workspace: Workspace, owner: User, boss: User) -> None:
+    Profile.objects.filter(user=owner).update(display_name="Ada <b> & co")
+    services.rename(workspace, owner, "Ash & <elm>")
+    services.delete(workspace, owner)
+    mail = OutgoingMail.objects.get()
+    assert mail.subject == "Your workspace “Ash & <elm>” is being deleted"
+    assert "Ada <b> & co asked" in body_of(mail)
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def fail(workspace: Workspace, times: int = 1) -> None:
+    """Do what a worker does when an action fails."""
+    for _ in range(times):
+        with transaction.atomic():
+            instance = Instance.objects.get(pk=workspace.instance_id)
+            Instance.objects.filter(pk=instance.pk).update(
+                attempts=instance.attempts + 1,
+                ready=False,
+                endpoint="",
+                observed=Observed.EXITED,
+                last_error="It ran out of memory while it started.",
+            )
+            lifecycle._note(instance, "await_ready", failed=True)
+
+
+def come_up(workspace: Workspace) -> None:
+    """Do what a worker does when it answers."""
+    with transaction.atomic():
+        factories.set_status(workspace.instance, Status.RUNNING)
+        lifecycle._note(workspace.instance, "await_ready")
+
+
+def test_a_failure_is_told_at_the_third_attempt_and_then_no_more(workspace: Workspace) -> None:
+    fail(workspace, 2)
+    assert not told()
+    fail(workspace)
+    assert told() == [("failed", "ada@example.org")]
+    assert "It ran out of memory while it started." in body_of(OutgoingMail.objects.get())
+    fail(workspace, 5)
+    assert len(told()) == 1
+
+
+def test_flapping_is_one_failure(workspace: Workspace) -> None:
+    fail(workspace, 3)
+    for _ in range(3):
+        attempts = Instance.objects.get(pk=workspace.instance_id).attempts
+        come_up(workspace)
+        Instance.objects.filter(pk=workspace.instance_id).update(attempts=attempts)
+        fail(workspace)
+    assert len(told()) == 1
+
+
+def test_starting_it_again_and_again_sends_one_mail_an_hour(
+    workspace: Workspace, owner: User
+) -> None:
+    for _ in range(3):
+        services.start(workspace, owner)
+        fail(workspace, 3)
+    assert len(told()) == 1
+    OutgoingMail.objects.update(created_at="2026-01-01T00:00:00Z")
+    services.start(workspace, owner)
+    fail(workspace, 3)
+    assert len(told()) == 2
+
+
+def test_a_failing_spare_is_nobodys_business(workspace: Workspace) -> None:
+    spare = lifecycle.create(workspace.instance.image, spare=True)
+    Instance.objects.filter(pk=spare.pk).update(attempts=3)
+    lifecycle._note(spare, "await_ready", failed=True)
+    assert not told()
+
+
+# --- the disk ------------------------------------------------------------------------------------
+
+
+def test_a_disk_is_told_of_once_however_often_it_is_measured(workspace: Workspace) -> None:
+    for percent in (81, 82, 90):
+        notices.disk_nearly_full(workspace, percent)
+    for _ in range(3):
+        notices.disk_full(workspace)
+    assert [kind for kind, _ in told()] == ["disk_full", "disk_nearly_full"]
+    nearly = OutgoingMail.objects.get(kind="disk_nearly_full")
+    assert nearly.subject == "The disk of “Trees” is 81 % full"

@@ -1,0 +1,89 @@
+"""What owners must know, by mail: each is told once, at the primary address that they verified.
+
+In the transaction of what it tells of. Who may read it in the browser sees the same there.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from allauth.account.models import EmailAddress
+from django.utils import timezone
+
+from deploy.models import InstanceEvent
+from deploy.states import FAILED_AFTER_ATTEMPTS, Status
+from workspaces import mailing
+from workspaces.models import Activity, OutgoingMail, Role, Workspace
+
+# A workspace that fails, is started again and fails again is told of at most so often.
+QUIET_AFTER_FAILURE = timedelta(hours=1)
+# A disk that fills up does so for weeks.
+QUIET_AFTER_NEARLY_FULL = timedelta(days=7)
+QUIET_AFTER_FULL = timedelta(days=1)
+
+
+def hear(event: InstanceEvent, **_: Any) -> None:
+    """Tell that a workspace failed: at the third failure in a row, and not at those that follow.
+
+    The count begins anew when it ran well for a while, or when somebody asked for a start.
+    """
+    if event.status != Status.FAILED:
+        return
+    found = Workspace.objects.filter(instance=event.instance_id, deleted_at=None)
+    workspace = found.select_related("instance").first()
+    if workspace is None or workspace.instance.attempts != FAILED_AFTER_ATTEMPTS:
+        return  # a spare's is nobody's business
+    if not _told_lately(workspace, "failed", QUIET_AFTER_FAILURE):
+        _tell(workspace, "failed", str(event.pk), error=workspace.instance.last_error)
+
+
+def suspended(deed: Activity) -> None:
+    """Tell that the operators suspended it, and why."""
+    _tell(deed.workspace, "suspended", str(deed.pk), reason=deed.detail)
+
+
+def resumed(deed: Activity) -> None:
+    """Tell that they lifted the suspension."""
+    _tell(deed.workspace, "resumed", str(deed.pk))
+
+
+def deletion(deed: Activity, purge_at: datetime) -> None:
+    """Tell that somebody asked for its deletion, and until when that can be undone."""
+    who = deed.user.display_name if deed.user else "Somebody"
+    _tell(deed.workspace, "deletion", str(deed.pk), who=who, purge_at=purge_at)
+
+
+def disk_nearly_full(workspace: Workspace, percent: int) -> None:
+    """Tell that its disk is nearly full; however often this is called, at most once a week."""
+    if not _told_lately(workspace, "disk_nearly_full", QUIET_AFTER_NEARLY_FULL):
+        today = timezone.now().date().isoformat()
+        _tell(workspace, "disk_nearly_full", f"{workspace.pk}:{today}", percent=percent)
+
+
+def disk_full(workspace: Workspace) -> None:
+    """Tell that its disk is full; however often this is called, at most once a day."""
+    if not _told_lately(workspace, "disk_full", QUIET_AFTER_FULL):
+        today = timezone.now().date().isoformat()
+        _tell(workspace, "disk_full", f"{workspace.pk}:{today}")
+
+
+def _told_lately(workspace: Workspace, kind: str, within: timedelta) -> bool:
+    mails = OutgoingMail.objects.filter(workspace=workspace, kind=kind)
+    return mails.filter(created_at__gt=timezone.now() - within).exists()
+
+
+def _tell(workspace: Workspace, kind: str, about: str, **context: Any) -> None:
+    for user_id, email in _owners(workspace):
+        key = f"{kind}:{about}:{user_id}"
+        mailing.write(kind, email, key=key, workspace=workspace, **context)
+
+
+def _owners(workspace: Workspace) -> list[tuple[int, str]]:
+    """Return id and address of each owner; not of those who have verified none."""
+    addresses = EmailAddress.objects.filter(
+        verified=True,
+        user__is_active=True,
+        user__memberships__workspace=workspace,
+        user__memberships__role=Role.OWNER,
+    )
+    found = addresses.order_by("user_id", "-primary", "pk").distinct("user_id")
+    return list(found.values_list("user_id", "email"))
