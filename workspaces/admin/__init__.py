@@ -1,5 +1,5 @@
-"""The operators' pages: customers, the plugin catalogue, releases, changes and webhooks."""
+"""The operators' pages: customers, the plugin catalogue, releases, changes, webhooks and logs."""
 
-from workspaces.admin import catalogue, changes, customers, releases, webhooks
+from workspaces.admin import catalogue, changes, customers, logs, releases, webhooks
 
-__all__ = ["catalogue", "changes", "customers", "releases", "webhooks"]
+__all__ = ["catalogue", "changes", "customers", "logs", "releases", "webhooks"]
