@@ -20,6 +20,7 @@ PER_PAGE = 50
 # Deeds that concern a workspace and are not in its history.
 WORDS: Mapping[str, str] = {
     **DEED_WORDS,
+    "disabled_webhook": "switched off the webhook",
     "made_token": "made an API token for it:",
     "revoked_token": "revoked an API token for it:",
     "signed_in_at_workspace": "signed in at its address",
@@ -31,8 +32,9 @@ WORDS: Mapping[str, str] = {
     "admin_changed": "changed in the admin:",
     "admin_removed": "removed in the admin:",
 }
-# What the words leave open is what the thing was called.
-_NAMED = set(WORDS) - set(DEED_WORDS) - {"read_log", "signed_in_at_workspace"}
+# What these leave open is what the thing was called.
+_NAMED = ("made_token", "revoked_token", "granted", "took_grant_back", "tried_release")
+_OF_ADMIN = ("admin_added", "admin_changed", "admin_removed")
 _VIA = {"session": "in a browser", "token": "with the API token", "command": "at a shell"}
 
 
@@ -55,14 +57,16 @@ def _line(entry: AuditEntry, members: set[int]) -> dict[str, Any]:
     told = audit_log.shown(entry, members)
     by_itself = entry.actor is None and entry.via == "machinery"
     who = told["actor_name"] or ("cloudapp" if by_itself else "Somebody")
-    more = str(entry.detail.get("words", ""))
+    words = str(entry.detail.get("words", ""))
+    label = entry.label if entry.verb in (*_NAMED, *_OF_ADMIN) else ""
+    more = label if entry.verb in _NAMED else f"{label} {words}".strip()
     what = WORDS.get(entry.verb, entry.verb.replace("_", " "))
     return {
         **told,
         "at": entry.at,
         "who": who,
-        "what": what.removesuffix(":") if not more and entry.verb not in _NAMED else what,
-        "more": " ".join(filter(None, [entry.label if entry.verb in _NAMED else "", more])),
+        "what": what if more else what.removesuffix(":"),
+        "more": more,
         "how": " ".join(filter(None, [_VIA.get(entry.via, "by itself"), told["via_name"]])),
     }
 
