@@ -1,6 +1,6 @@
 """Users, for operators."""
 
-from typing import Any
+from typing import Any, cast
 
 import allauth.account.admin
 import allauth.mfa.admin
@@ -15,13 +15,17 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, ReadOnlyPasswordHashField
 from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, StreamingHttpResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
 
-from accounts import api_tokens
+from accounts import api_tokens, audit, audit_log
 from accounts.addresses import is_taken, release_claims
 from accounts.forms import ResetPasswordForm
-from accounts.models import ApiToken, Profile, User, UserQuerySet
+from accounts.models import ApiToken, AuditEntry, Profile, User, UserQuerySet
 from accounts.sessions import end_sessions
 
 # Keys of second factors and provider tokens are nobody's to read, and Google is set up in the
@@ -149,6 +153,27 @@ class TokenInline(_ReadOnlyInline):
     )
 
 
+# What each flag of a user is called in the audit log when it is given, and when it is taken.
+_FLAGS = {
+    "is_active": ("activated_user", "deactivated_user"),
+    "is_staff": ("made_operator", "unmade_operator"),
+    "is_superuser": ("made_superuser", "unmade_superuser"),
+}
+
+
+def operator(request: HttpRequest) -> User:
+    """Return who is signed in: the admin lets nobody else come here."""
+    return cast("User", request.user)
+
+
+def _permissions_of(user: User) -> dict[str, list[str]]:
+    """Return a user's groups and permissions by their names."""
+    return {
+        "groups": sorted(user.groups.values_list("name", flat=True)),
+        "permissions": sorted(user.user_permissions.values_list("codename", flat=True)),
+    }
+
+
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     """People who can sign in, found by any of their addresses."""
@@ -220,9 +245,21 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
             "user_permissions",
         )
 
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Write down who becomes an operator, or no longer is one."""
+        before = User.objects.filter(pk=obj.pk).first() or User()
+        super().save_model(request, obj, form, change)
+        for flag, (given, taken) in _FLAGS.items():
+            now = getattr(obj, flag)
+            if now != getattr(before, flag):
+                audit.note(operator(request), given if now else taken, obj)
+
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Give a new user their address."""
+        before = _permissions_of(form.instance)
         super().save_related(request, form, formsets, change)
+        if change and (now := _permissions_of(form.instance)) != before:
+            audit.note(operator(request), "changed_permissions", form.instance, detail=now)
         if not change:
             email = form.cleaned_data["email"]
             release_claims(email)
@@ -242,7 +279,9 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         users = [user for user in self._theirs(request, queryset) if user.pk != request.user.pk]
         for user in users:
             user.is_active = False
-            user.save(update_fields=["is_active"])
+            with transaction.atomic():
+                user.save(update_fields=["is_active"])
+                audit.note(operator(request), "deactivated_user", user)
         self.message_user(request, f"Deactivated: {len(users)}. (Never yourself.)")
 
     @admin.action(description="Activate", permissions=["change"])
@@ -250,7 +289,9 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         users = self._theirs(request, queryset)
         for user in users:
             user.is_active = True
-            user.save(update_fields=["is_active"])
+            with transaction.atomic():
+                user.save(update_fields=["is_active"])
+                audit.note(operator(request), "activated_user", user)
         self.message_user(request, f"Activated: {len(users)}.")
 
     @admin.action(description="Mail a link to choose a new password", permissions=["change"])
@@ -259,6 +300,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
             form = ResetPasswordForm({"email": user.email})
             if form.is_valid() and form.users:
                 form.save(request)
+                audit.note(operator(request), "mailed_reset_link", user)
                 self.message_user(request, f"Mailed a link to {user.email}.")
             else:
                 self.message_user(
@@ -267,16 +309,17 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
 
     @admin.action(description="Sign out everywhere", permissions=["change"])
     def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        ended = sum(
-            end_sessions(user, keep=request.session.session_key)
-            for user in self._theirs(request, queryset)
-        )
+        ended = 0
+        for user in self._theirs(request, queryset):
+            with transaction.atomic():
+                ended += end_sessions(user, keep=request.session.session_key)
+                audit.note(operator(request), "ended_sessions", user)
         self.message_user(request, f"Sessions ended: {ended}.")
 
     @admin.action(description="Revoke all their API tokens", permissions=["change"])
     def revoke_tokens(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         ended = sum(
-            api_tokens.revoke(token)
+            api_tokens.revoke(token, by=operator(request))
             for user in self._theirs(request, queryset)
             for token in api_tokens.good(user)
         )
@@ -287,10 +330,71 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     )
     def remove_second_factors(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         users = self._theirs(request, queryset)
-        Authenticator.objects.filter(user__in=users).delete()
         for user in users:
-            end_sessions(user, keep=request.session.session_key)
+            with transaction.atomic():
+                Authenticator.objects.filter(user=user).delete()
+                end_sessions(user, keep=request.session.session_key)
+                audit.note(operator(request), "removed_second_factors", user)
         self.message_user(request, f"Second factors removed: {len(users)} people.")
+
+
+@admin.register(AuditEntry)
+class AuditAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Who did what, newest first, and all of it as a file. It is a record: nobody changes it."""
+
+    list_display = ("at", "who", "verb", "kind", "label", "via", "address")
+    list_filter = ("by_operator", "via", "at")
+    search_fields = (
+        "=verb",
+        "=label",
+        "=actor_email",
+        "=actor_name",
+        "=actor",
+        "=object_id",
+        "=workspace",
+        "=request_id",
+        "=address",
+    )
+    search_help_text = (
+        "Exactly: a verb, what a thing is called, a name, an email address, the id of a user, "
+        "thing, workspace or request, or an address on the net"
+    )
+    ordering = ("-id",)
+    list_per_page = 50
+    show_full_result_count = False
+    fields = readonly_fields = tuple(field.name for field in AuditEntry._meta.fields)
+
+    @admin.display(description="who")
+    def who(self, entry: AuditEntry) -> str:
+        return entry.actor_email or entry.actor_name or "-"
+
+    def get_urls(self) -> list[URLPattern]:
+        """Put the files' addresses before Django's own, which would swallow them."""
+        files = path(
+            "export/<str:form>/",
+            self.admin_site.admin_view(self.export),
+            name="accounts_auditentry_export",
+        )
+        return [files, *super().get_urls()]
+
+    def export(self, request: HttpRequest, form: str) -> StreamingHttpResponse:
+        """Return what the list shows, all pages of it, as a file."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if form not in audit_log.FORMS:
+            raise Http404
+        found = self.get_changelist_instance(request).get_queryset(request)
+        audit.note(operator(request), "exported_audit", detail={"query": request.GET.dict()})
+        return audit_log.export(found, form, f"audit-{timezone.now():%Y-%m-%d}")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
+        return False
 
 
 @admin.register(ApiToken)
@@ -331,5 +435,5 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         tokens = queryset
         if not request.user.is_superuser:
             tokens = tokens.filter(user__is_superuser=False)
-        ended = sum(api_tokens.revoke(token) for token in tokens)
+        ended = sum(api_tokens.revoke(token, by=operator(request)) for token in tokens)
         self.message_user(request, f"Tokens revoked: {ended}.")

@@ -1,9 +1,18 @@
-"""Is the product usable right now?"""
+"""Is the product usable right now, and if not, what is it that is missing?"""
 
-from django.db import DatabaseError
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 
+from cloudapp import metrics, queues
 from deploy.models import Image
+
+logger = logging.getLogger(__name__)
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
@@ -16,3 +25,97 @@ def healthz(request: HttpRequest) -> JsonResponse:
         cause = "no workspace image is ready: run `manage.py build_image`"
         return JsonResponse({"status": "starting", "cause": cause}, status=503)
     return JsonResponse({"status": "ok"})
+
+
+# --- each dependency -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is wrong with a dependency: a stable code, and what to do."""
+
+    code: str
+    help: str
+
+
+def _database() -> Trouble | None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return Trouble("database_down", "Postgres does not answer: see DATABASE_URL, and its log.")
+    return None
+
+
+_migrated = False
+
+
+def _migrations() -> Trouble | None:
+    """Look until all are applied: from then on, this process has seen it."""
+    global _migrated  # noqa: PLW0603 - a process learns it once
+    if not _migrated:
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            return Trouble("migrations_missing", "Run `manage.py migrate` as the tables' owner.")
+        _migrated = True
+    return None
+
+
+def _image() -> Trouble | None:
+    if Image.objects.filter(state=Image.State.READY).exists():
+        return None
+    return Trouble("image_missing", "No workspace can be made: run `manage.py build_image`.")
+
+
+def _redis() -> Trouble | None:
+    if queues.lengths() is not None:
+        return None
+    return Trouble("redis_down", "Redis does not answer: people wait for the next sweep.")
+
+
+def _worker_of(queue: str) -> Callable[[], Trouble | None]:
+    def look() -> Trouble | None:
+        silent = queues.silent_seconds()[queue]
+        if 0 <= silent <= settings.WORKER_SILENT_SECONDS:
+            return None
+        words = "never did anything" if silent < 0 else f"has done nothing for {silent:.0f} s"
+        return Trouble(
+            f"worker_{queue}_silent",
+            f"The worker of the queue {queue} {words}. Do it, beat and Redis run?",
+        )
+
+    return look
+
+
+CHECKS: Mapping[str, Callable[[], Trouble | None]] = {
+    "database": _database,
+    "migrations": _migrations,
+    "image": _image,
+    "redis": _redis,
+    **{f"worker_{queue}": _worker_of(queue) for queue in queues.BEATING},
+}
+
+
+def readyz(request: HttpRequest) -> JsonResponse:
+    """Answer 200 when each dependency is as it should be, else 503.
+
+    Which one it is, hear those who show METRICS_TOKEN, and the log.
+    """
+    found: dict[str, Trouble | None] = {}
+    for name, check in CHECKS.items():
+        try:
+            found[name] = check()
+        except DatabaseError:  # not asked at all, or lost while it was
+            found[name] = Trouble("not_known", "It could not be asked: the database is down.")
+    troubles = [trouble for trouble in found.values() if trouble]
+    if troubles:
+        logger.warning("not ready: %s", ", ".join(trouble.code for trouble in troubles))
+    told: dict[str, object] = {"status": "failing" if troubles else "ok"}
+    if metrics.may_look_inside(request):
+        told["checks"] = {
+            name: {"code": trouble.code, "help": trouble.help} if trouble else {"code": "ok"}
+            for name, trouble in found.items()
+        }
+    return JsonResponse(
+        told, status=503 if troubles else 200, headers={"Cache-Control": "no-store"}
+    )

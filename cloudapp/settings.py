@@ -72,6 +72,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "cloudapp.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -368,6 +369,7 @@ MFA_FORMS = {"add_webauthn": "accounts.forms.AddKeyForm"}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "cloudapp"
+USERSESSIONS_ADAPTER = "accounts.adapters.SessionsAdapter"
 USERSESSIONS_TRACK_ACTIVITY = True  # by accounts.middleware
 
 # --- cookies, headers, files, mail, logs ---------------------------------------------------------
@@ -423,16 +425,32 @@ else:
 # A mail server that says nothing must not keep a worker, or somebody who signs up, for ever.
 EMAIL_TIMEOUT = 30
 
+# What Prometheus shows to read /metrics; without it there is none.
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="").strip()
+# A worker that gets something to do every few seconds, and does nothing for so long, is missing.
+WORKER_SILENT_SECONDS: float = env.float("WORKER_SILENT_SECONDS", default=120.0)
+
+# json for programs, text for people.
+LOG_FORMAT: str = env.str("LOG_FORMAT", default="text" if LOCAL or DEBUG else "json")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "json": {"()": "cloudapp.logs.JsonFormatter"},
+        "text": {
+            "()": "cloudapp.logs.TextFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        },
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
         "django.server": {"level": "WARNING"},
         "celery": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        # A line for each request and each task: for following one, not for watching.
+        "cloudapp.requests": {"level": "INFO" if LOG_FORMAT == "json" else "WARNING"},
+        "cloudapp.tasks": {"level": "INFO" if LOG_FORMAT == "json" else "WARNING"},
     },
 }
 

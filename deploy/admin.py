@@ -104,8 +104,8 @@ class InstanceEventAdmin(ReadOnlyAdmin):
 
     list_display = ("at", "instance_id", "kind", "message", "duration_ms", "failed", "generation")
     list_filter = ("failed", "kind", "at")
-    search_fields = ("=instance__id", "message", "kind")
-    search_help_text = "An instance's whole id, a kind or a message"
+    search_fields = ("=instance__id", "=request_id", "message", "kind")
+    search_help_text = "An instance's whole id, that of a request, a kind or a message"
     ordering = ("-id",)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:

@@ -17,7 +17,7 @@ from django.db.models import F, QuerySet
 from django.dispatch import Signal
 from django.utils import timezone
 
-from deploy import notify, vault, wakeup
+from deploy import notify, trace, vault, wakeup
 from deploy.engines.base import Observation
 from deploy.leases import Lease, LeaseLost, expiry
 from deploy.models import Image, Instance, InstanceEvent
@@ -347,6 +347,7 @@ def _note(instance: Instance, kind: str, *, step: bool = False, **event: Any) ->
         generation=instance.generation,
         kind=kind,
         status=status,
+        request_id=trace.request_id(),
         **event,
     )
     happened.send(InstanceEvent, event=written)

@@ -168,6 +168,8 @@ class InstanceEvent(models.Model):
     failed = models.BooleanField(default=False)
     # The status that people see from here on; empty when this changed nothing about it.
     status = models.CharField(max_length=12, blank=True, default="", db_default="")
+    # Of the request that it follows from, if any: see deploy.trace.
+    request_id = models.CharField(max_length=64, blank=True, default="", db_default="")
 
     class Meta:
         ordering: ClassVar[list[str]] = ["id"]

@@ -23,6 +23,7 @@ NEEDS: Mapping[str, Role] = {
     "wake": Role.VIEWER,
     "read_activity": Role.VIEWER,
     "read_logs": Role.EDITOR,
+    "read_audit": Role.OWNER,
     "start": Role.OWNER,
     "stop": Role.OWNER,
     "restart": Role.OWNER,

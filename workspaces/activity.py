@@ -1,5 +1,6 @@
-"""Write down what people do to a workspace. The only writer of Activity."""
+"""Write down what people do to a workspace, for its members. The only writer of Activity."""
 
+from accounts import audit
 from accounts.models import User
 from deploy import notify
 from workspaces import outbox
@@ -14,6 +15,8 @@ def note(workspace: Workspace, user: User | None, verb: str, detail: str = "") -
     None for what the operators' machinery does by itself.
     """
     deed = Activity.objects.create(workspace=workspace, user=user, verb=verb, detail=detail[:200])
+    told = {"words": detail} if detail else {}
+    audit.note(user, verb, workspace, workspace=workspace.pk, detail=told)
     outbox.note_deed(deed)
     notify.send(workspace.instance_id, step=True)
     return deed

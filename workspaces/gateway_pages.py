@@ -36,6 +36,8 @@ PROBLEMS: Mapping[str, str] = {
     "api-unavailable.problem": "unavailable",
     "api-too-large.problem": "too_large",
 }
+# Only the router knows it.
+_REQUEST_ID = '<!--# echo var="cloudapp_request" encoding="none" -->'
 
 
 def files() -> Mapping[str, str]:
@@ -48,5 +50,6 @@ def files() -> Mapping[str, str]:
         body = {"ok": False, "error": page.error, "status": str(page.name)}
         texts[f"{page.name}.json"] = json.dumps(body) + "\n"
     for name, code in PROBLEMS.items():
-        texts[name] = json.dumps(Problem(code).body("/api/")) + "\n"
+        body = Problem(code).body("/api/") | {"request_id": "REQUEST"}
+        texts[name] = json.dumps(body).replace("REQUEST", _REQUEST_ID) + "\n"
     return texts

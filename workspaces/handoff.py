@@ -25,6 +25,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
 
+from accounts import audit
 from accounts.models import User
 from deploy.router import PAGES_POLICY
 from workspaces.access import get_workspace
@@ -198,6 +199,7 @@ def _open_session(code: SignInCode) -> str | None:
         auth_hash=auth_hash,
         expires_at=min(ends, timezone.now() + timedelta(seconds=SESSION_SECONDS)),
     )
+    audit.note(code.user, "signed_in_at_workspace", code.workspace, workspace=code.workspace_id)
     return token
 
 

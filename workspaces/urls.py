@@ -2,7 +2,15 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from workspaces import gateway_urls, plugin_views, team_views, token_views, views, webhook_views
+from workspaces import (
+    audit_views,
+    gateway_urls,
+    plugin_views,
+    team_views,
+    token_views,
+    views,
+    webhook_views,
+)
 
 # The cloud pages. `new` can be no slug: it is reserved.
 web: list[URLPattern] = [
@@ -92,6 +100,8 @@ web: list[URLPattern] = [
     # The router keeps this path out of its log: the token is a key.
     path("invitations/<slug:token>/", team_views.invitation, name="invitation"),
     path("workspaces/<slug:slug>/activity/", views.activity, name="workspace_activity"),
+    path("workspaces/<slug:slug>/audit/", audit_views.page, name="workspace_audit"),
+    path("workspaces/<slug:slug>/audit/export/", audit_views.export, name="workspace_audit_export"),
     path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),
 ]
 

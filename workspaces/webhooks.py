@@ -203,7 +203,7 @@ def _note(workspace: Workspace | None, by: User, verb: str, webhook: Webhook) ->
     if workspace is not None:
         activity.note(workspace, by, verb, str(webhook))
     else:
-        deeds.note(by, webhook, *_LINES[verb])
+        deeds.note(by, webhook, verb, *_LINES[verb])
 
 
 def _demand_active(webhook: Webhook) -> None:

@@ -7,6 +7,7 @@ workspace comes or goes.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 
 from django.template import Context, Engine
@@ -36,7 +37,7 @@ STRIPPED_HEADERS = (
     "Proxy",
 )
 # What a container must not tell browsers: it concerns more than its own pages.
-HIDDEN_HEADERS = ("Strict-Transport-Security", "Alt-Svc", "X-Powered-By")
+HIDDEN_HEADERS = ("Strict-Transport-Security", "Alt-Svc", "X-Powered-By", "X-Request-ID")
 
 PAGES_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -135,9 +136,21 @@ def _check(config: RouterConfig) -> None:
             raise NotSafe(f"set {name} and {name}_KEY, both or neither of them")
 
 
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:  # a name, or unix:
+        return False
+    return True
+
+
 def render(config: RouterConfig) -> str:
     """Return the nginx configuration. Raises NotSafe."""
     _check(config)
     engine = Engine(dirs=[str(TEMPLATES)], autoescape=False)
-    values = {**vars(config), "apps_host_regex": re.escape(config.apps_host)}
+    values = {
+        **vars(config),
+        "apps_host_regex": re.escape(config.apps_host),
+        "trusted_networks": [proxy for proxy in config.trusted_proxies if _is_network(proxy)],
+    }
     return engine.get_template("nginx.conf").render(Context(values, autoescape=False))

@@ -1,6 +1,7 @@
 """The router: a real nginx, the real gateway behind it, and real sockets behind both."""
 
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -247,6 +248,7 @@ def test_a_container_steers_neither_router_nor_neighbours(
             b"mine",
             X_Accel_Redirect="/-/cloudapp/pages/waking.html",
             X_Accel_Limit_Rate="1",
+            X_Request_ID="mine",
             Set_Cookie="a=1; Domain=localhost; Path=/",
             Strict_Transport_Security="max-age=1; includeSubDomains",
         )
@@ -255,6 +257,7 @@ def test_a_container_steers_neither_router_nor_neighbours(
     response = visitor.get("/")
     assert response.text == "mine"
     assert "Strict-Transport-Security" not in response.headers
+    assert response.headers["X-Request-ID"] != "mine"
     host = visitor.headers["Host"].split(":")[0]
     assert response.headers["Set-Cookie"] == f"a=1; Domain={host}; Path=/"
 
@@ -586,6 +589,7 @@ def test_the_control_plane_may_go_away(stack: Stack, visitor: httpx.Client) -> N
                 assert refused.headers["Content-Type"].startswith("application/problem+json")
                 assert refused.headers["Retry-After"] == "5"
                 assert refused.json()["code"] == "unavailable"
+                assert refused.json()["request_id"] == refused.headers["X-Request-ID"]
     finally:
         stack.start_web()
     assert visitor.get("/").status_code == 200
@@ -597,6 +601,7 @@ def test_a_request_to_the_api_that_is_too_large(stack: Stack) -> None:
     assert refused.status_code == 413
     assert refused.headers["Content-Type"].startswith("application/problem+json")
     assert refused.json()["code"] == "too_large"
+    assert refused.json()["request_id"] == refused.headers["X-Request-ID"]
 
 
 def test_who_was_turned_away_stays_out_when_the_control_plane_goes_away(
@@ -942,6 +947,49 @@ def test_the_log_holds_no_secrets(
     for written in stack.directory.glob("*.*"):
         if written.suffix in (".log", ".out"):
             assert text not in written.read_text(), written
+
+
+def log_line(stack: Stack, request_id: str) -> dict[str, Any]:
+    """The line of a request in the access log; it is written a moment after the answer."""
+    until(lambda: f'"{request_id}"' in stack.access_log())
+    return next(json.loads(line) for line in stack.access_log().splitlines() if request_id in line)
+
+
+def test_a_request_has_one_name_which_nobody_from_outside_gives(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace
+) -> None:
+    response = visitor.get("/data?sql=1", headers={"X-Request-ID": "from-outside-1"})
+    request_id = response.headers["X-Request-ID"]
+    assert headers_of(response)["x-request-id"] == [request_id]
+    assert re.fullmatch("[0-9a-f]{32}", request_id)
+    line = log_line(stack, request_id)
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/data", 200)
+    assert (line["workspace"], line["address"]) == (workspace.slug, "127.0.0.1")
+    assert line["host"] == f"{workspace.slug}.localhost"
+    assert line["seconds"] >= 0
+
+
+def test_refusals_and_pages_have_one_too(stack: Stack, workspace: Workspace) -> None:
+    with stack.cloud() as cloud, stack.stranger(workspace.slug) as stranger:
+        answers = [cloud.get("/account/login/"), stranger.get("/"), stranger.get("/", headers=HTML)]
+    for answer in answers:
+        assert len(answer.headers.get_list("X-Request-ID")) == 1
+        line = log_line(stack, answer.headers["X-Request-ID"])
+        assert line["status"] == answer.status_code
+
+
+def test_a_proxy_that_is_trusted_may_have_named_it(database: None) -> None:
+    stack = Stack(ROUTER_TRUSTED_PROXIES="127.0.0.0/8,::1")
+    try:
+        stack.start()
+        with stack.cloud() as cloud:
+            given = cloud.get("/account/login/", headers={"X-Request-ID": "by-the-proxy"})
+            broken = cloud.get("/account/login/", headers={"X-Request-ID": 'x" $y {'})
+        assert given.headers["X-Request-ID"] == "by-the-proxy"
+        assert len(broken.headers["X-Request-ID"]) == 32
+        assert log_line(stack, "by-the-proxy")["path"] == "/account/login/"
+    finally:
+        stack.stop()
 
 
 def test_what_holds_secrets_is_not_for_everybody(stack: Stack) -> None:

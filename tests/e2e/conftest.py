@@ -38,6 +38,7 @@ def product(uploads: Shelf, workspace_image: str) -> Iterator[Product]:
         "CLOUDAPP_OPERATOR_PASSWORD": PASSWORD,
         "IDLE_CHECK_SECONDS": "1",
         "SWEEP_SECONDS": "2",
+        "LOG_FORMAT": "json",
         # Where the tests' own receivers of webhooks are.
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
         # A busy machine may take longer over a good change than the product allows it.

@@ -54,6 +54,8 @@ TABLE = [
     Address("", "see", allowed=200),
     Address("live/", "see", allowed=200, query={"seen": "something old"}),
     Address("activity/", "read_activity", allowed=200),
+    Address("audit/", "read_audit", allowed=200),
+    Address("audit/export/", "read_audit", allowed=200),
     Address("logs/", "read_logs", allowed=200),
     Address("start/", "start", Status.STOPPED, {}),
     Address("stop/", "stop", post={}),

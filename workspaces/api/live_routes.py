@@ -10,6 +10,7 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
+from accounts import audit
 from accounts.api_tokens import Scope
 from accounts.models import User
 from deploy import logs, notify
@@ -281,6 +282,8 @@ def get_logs(
     """
     caller = caller_of(request)
     found = reach.get(caller, slug, "read_logs")
+    if not found.role:  # an operator: what customers' programs write is theirs
+        audit.note(caller.user, "read_log", found.workspace, workspace=found.workspace.pk)
     if wants_stream(request):
         return _stream_log(request, found.workspace, tail)
     with a_place(caller):

@@ -321,5 +321,5 @@ def revoke_token(request: HttpRequest, token_id: TokenId) -> Answer[None]:
     token = _within(caller).filter(pk=token_id).first()
     if token is None:
         raise Problem("not_found", "You have no such token, or this one is not as mighty.")
-    api_tokens.revoke(token)
+    api_tokens.revoke(token, by=caller_of(request).user)
     return Answer(204, None)

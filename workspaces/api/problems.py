@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpResponse
 
+from deploy import trace
 from workspaces.services import Refused
 
 CONTENT_TYPE = "application/problem+json"
@@ -151,6 +152,7 @@ class Problem(Exception):
             "detail": self.detail,
             "instance": instance,
             "code": self.code,
+            "request_id": trace.request_id(),
         }
         if self.errors:
             found["errors"] = [dict(error) for error in self.errors]

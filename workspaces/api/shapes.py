@@ -117,6 +117,9 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
+REQUEST_ID = "6f1c0c1b8f7d4b0e9a2f3c4d5e6f7a8b"
+
+
 class Page(Schema, Generic[T]):
     """A part of a list."""
 
@@ -155,6 +158,10 @@ class ProblemOut(Schema):
     )
     code: str = Field(
         description="What scripts rely on; it never changes its meaning.", examples=["not_found"]
+    )
+    request_id: str = Field(
+        description="What the logs call this request, also in `X-Request-ID`. Tell the operators.",
+        examples=[REQUEST_ID],
     )
     errors: list[Error] = Field(
         [], description="With the code `invalid`: the fields at fault, 20 at most."

@@ -1,0 +1,329 @@
+"""The audit log as people see it: owners on a page, operators in the admin, both from scripts."""
+
+import csv
+import io
+import json
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.http import HttpResponse
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from accounts import audit, origin
+from accounts.api_tokens import Scope
+from accounts.models import AuditEntry, User
+from accounts.origin import Origin, Via
+from deploy.models import LogTail
+from tests import factories
+from tests.workspaces.api.conftest import api_of, code_of
+from tests.workspaces.conftest import SignIn
+from tests.workspaces.html import Page
+from workspaces import deeds, members, operations, services
+from workspaces.models import Role, Workspace
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
+
+PAGE = "/workspaces/trees/audit/"
+FILES = f"{PAGE}export/"
+ADMIN = "/admin/accounts/auditentry/"
+
+
+@pytest.fixture
+def trees(owner: User) -> Workspace:
+    return factories.make_workspace(owner, "trees", name="Trees")
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    return factories.make_user(
+        "olga@operators.example", name="Olga", is_staff=True, is_superuser=True
+    )
+
+
+def text_of(response: HttpResponse) -> str:
+    return response.getvalue().decode()
+
+
+def lines_of(response: HttpResponse) -> list[str]:
+    """Return the lines of the page, the texts of their elements after one another."""
+    page = Page(response.content.decode())
+    return [" ".join(e.text.split()) for e in page.elements if "history__text" in e.get("class")]
+
+
+# --- what is written -----------------------------------------------------------------------------
+
+
+def test_every_deed_of_a_workspace_is_there_twice_the_log_knows_more(
+    owner: User, trees: Workspace
+) -> None:
+    here = Origin(Via.SESSION, address="192.0.2.7", request_id="a" * 32)
+    with origin.of(here):
+        services.rename(trees, owner, "Oaks")
+    entry = AuditEntry.objects.get(workspace=trees.pk, verb="renamed")
+    assert (entry.actor, entry.actor_name, entry.actor_email) == (
+        owner.pk,
+        "Ada",
+        "ada@example.org",
+    )
+    assert (entry.kind, entry.object_id, entry.label) == ("workspace", str(trees.pk), "trees")
+    assert (entry.via, entry.address, entry.request_id) == ("session", "192.0.2.7", "a" * 32)
+    assert entry.detail == {"words": "from “Trees” to “Oaks”"}
+    assert trees.activities.get().verb == "renamed"
+
+
+def test_by_which_token(owner: User, trees: Workspace) -> None:
+    api = api_of(owner)
+    answer = api.post("/workspaces/trees/stop", X_Real_IP="192.0.2.8")
+    assert answer.status_code == 202
+    entry = AuditEntry.objects.get(workspace=trees.pk, verb="stopped")
+    assert (entry.via, entry.address) == ("token", "192.0.2.8")
+    assert entry.via_name.startswith("test (cloudapp_")
+    assert entry.request_id == answer["X-Request-ID"]
+    whole = str(vars(entry))
+    assert api.headers["Authorization"].split()[1] not in whole
+
+
+def test_deeds_of_operators(owner: User, operator: User, trees: Workspace) -> None:
+    plan = deeds.add_plan(operator, {"name": "Large"})
+    deeds.change_plan(plan, operator, {"name": "Larger"})
+    operations.suspend(trees, operator, "Unpaid")
+    found = AuditEntry.objects.filter(actor=operator.pk).order_by("id")
+    told = [(entry.verb, entry.kind, entry.label, entry.by_operator) for entry in found]
+    assert told == [
+        ("added_plan", "plan", "Large", True),
+        ("edited_plan", "plan", "Larger", True),
+        ("suspended", "workspace", "trees", True),
+    ]
+
+
+def test_a_member_changed_in_the_admin_is_in_the_workspaces_log(
+    operator: User, trees: Workspace, sign_in: SignIn
+) -> None:
+    member = factories.add_member(trees, factories.make_user(), Role.VIEWER)
+    page = f"/admin/workspaces/member/{member.pk}/change/"
+    fields = {"workspace": str(trees.pk), "user": member.user_id, "role": "owner"}
+    assert sign_in(operator).post(page, fields).status_code == 302
+    entry = AuditEntry.objects.get(verb="admin_changed")
+    assert (entry.workspace, entry.kind, entry.actor) == (trees.pk, "member", operator.pk)
+
+
+def test_an_operator_who_reads_a_customers_log(operator: User, trees: Workspace) -> None:
+    api = api_of(operator, Scope.OPERATOR)
+    assert api.get("/workspaces/trees/logs?tail=0").status_code == 200
+    entry = AuditEntry.objects.get(verb="read_log")
+    assert (entry.workspace, entry.actor) == (trees.pk, operator.pk)
+
+
+def test_an_operator_who_reads_it_in_the_admin(
+    operator: User, trees: Workspace, sign_in: SignIn
+) -> None:
+    tail = LogTail.objects.create(instance=trees.instance, text="hello")
+    assert "hello" in sign_in(operator).get(f"/admin/deploy/logtail/{tail.pk}/change/").text
+    entry = AuditEntry.objects.get(verb="read_log")
+    assert (entry.workspace, entry.actor) == (trees.pk, operator.pk)
+
+
+def test_a_member_who_reads_it_is_not_worth_a_line(owner: User, trees: Workspace) -> None:
+    api_of(owner).get("/workspaces/trees/logs?tail=0")
+    assert not AuditEntry.objects.filter(verb="read_log").exists()
+
+
+# --- the page of owners --------------------------------------------------------------------------
+
+
+def test_the_page_says_who_did_what_from_where(
+    owner: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    with origin.of(Origin(Via.TOKEN, "ci (cloudapp_abcdef…)", "192.0.2.7", "b" * 32)):
+        services.rename(trees, owner, "Oaks")
+    response = client_of_owner.get(PAGE)
+    page = response.content.decode()
+    assert lines_of(response) == ["Ada ada@example.org renamed it from “Trees” to “Oaks”"] or (
+        "renamed it from “Trees” to “Oaks”" in page
+    )
+    for words in ("with the API token ci (cloudapp_abcdef…)", "192.0.2.7", "b" * 32):
+        assert words in page
+
+
+def test_operators_have_neither_name_nor_address_there(
+    owner: User, operator: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    with origin.of(Origin(Via.SESSION, address="198.51.100.1")):
+        operations.suspend(trees, operator, "Unpaid")
+    api = api_of(owner)
+    files = [text_of(client_of_owner.get(FILES, {"format": form})) for form in ("csv", "jsonl")]
+    seen = [client_of_owner.get(PAGE).text, api.get("/workspaces/trees/audit").text, *files]
+    for text in seen:
+        assert "an operator" in text
+        assert not any(word in text for word in ("Olga", "operators.example", "198.51.100.1"))
+    # Nor are they found by what is not shown.
+    assert "Nothing found" in client_of_owner.get(PAGE, {"person": "olga"}).text
+    assert api.get("/workspaces/trees/audit?person=olga").json()["items"] == []
+    theirs = api_of(operator, Scope.OPERATOR).get("/workspaces/trees/audit?person=olga").json()
+    assert theirs["items"][0]["actor_email"] == "olga@operators.example"
+
+
+def test_searching(owner: User, trees: Workspace, client_of_owner: Client) -> None:
+    friend = factories.make_user("bo@example.org", name="Bo")
+    factories.add_member(trees, friend, Role.OWNER)
+    services.rename(trees, owner, "Oaks")
+    services.stop(trees, friend)
+
+    def verbs(**search: str) -> list[str]:
+        file = text_of(client_of_owner.get(FILES, {"format": "jsonl", **search}))
+        return [json.loads(line)["verb"] for line in file.splitlines()]
+
+    today = timezone.now().date()
+    tomorrow, yesterday = today + timedelta(days=1), today - timedelta(days=1)
+    assert verbs() == ["stopped", "renamed"]
+    assert verbs(person="bo@") == ["stopped"]
+    assert verbs(person="Ada") == ["renamed"]
+    assert verbs(verb="renamed") == ["renamed"]
+    assert verbs(since=str(yesterday), until=str(tomorrow)) == ["stopped", "renamed"]
+    assert verbs(since=str(tomorrow)) == []
+    assert verbs(until=str(yesterday)) == []
+    assert client_of_owner.get(PAGE, {"since": "no day", "before": "x" * 40}).status_code == 200
+    assert client_of_owner.get(PAGE, {"person": "a\0b", "until": "9999-12-31"}).status_code == 200
+    assert client_of_owner.get(FILES, {"format": "exe"}).status_code == 404
+
+
+def test_pages_follow_one_another(owner: User, trees: Workspace, client_of_owner: Client) -> None:
+    for number in range(120):
+        audit.note(owner, "renamed", trees, workspace=trees.pk, detail={"words": f"<{number}>"})
+    seen: list[str] = []
+    address = PAGE
+    for _ in range(4):
+        response = client_of_owner.get(address)
+        seen += lines_of(response)
+        links = Page(response.content.decode()).elements
+        older = [link.get("href") for link in links if link.get("rel") == "next"]
+        if not older:
+            break
+        address = PAGE + older[0]
+    assert len(seen) == 120
+    assert seen[0] != seen[-1]
+
+
+@pytest.mark.parametrize("role", [Role.EDITOR, Role.VIEWER])
+def test_others_have_no_tab_for_it(role: Role, trees: Workspace, sign_in: SignIn) -> None:
+    user = factories.make_user()
+    factories.add_member(trees, user, role)
+    browser = sign_in(user)
+    assert "/audit/" not in browser.get("/workspaces/trees/").text
+    assert browser.get(PAGE).status_code == 403
+    assert browser.get(FILES).status_code == 403
+    assert code_of(api_of(user).get("/workspaces/trees/audit")) == "role_too_low"
+
+
+def test_a_spreadsheet_takes_nothing_for_a_formula(
+    owner: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    for words in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", 'a,"b"\nc'):
+        audit.note(None, "tested", label=words, workspace=trees.pk, detail={"words": words})
+    rows = list(csv.DictReader(io.StringIO(text_of(client_of_owner.get(FILES)), newline="")))
+    assert len(rows) == 7
+    for row in rows:
+        assert not any(
+            str(cell).startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values()
+        )
+    assert {row["label"] for row in rows} >= {"'=1+1", 'a,"b"\nc'}
+
+
+# --- operators -----------------------------------------------------------------------------------
+
+
+def test_the_admin_shows_all_and_finds_what_is_looked_for(
+    owner: User, operator: User, trees: Workspace, sign_in: SignIn
+) -> None:
+    desk = sign_in(operator)
+    with origin.of(Origin(request_id="c" * 32)):
+        services.rename(trees, owner, "Oaks")
+    audit.note(None, "tested", label="something else")
+    for words in ("renamed", "ada@example.org", str(trees.pk), "c" * 32):
+        page = desk.get(ADMIN, {"q": words}).text
+        assert "renamed" in page
+        assert "something else" not in page
+    entry = AuditEntry.objects.get(verb="renamed")
+    page = desk.get(f"{ADMIN}{entry.pk}/change/").text
+    assert "from “Trees” to “Oaks”" in page
+    assert desk.post(f"{ADMIN}{entry.pk}/change/", {"verb": "x"}).status_code == 403
+    assert desk.post(f"{ADMIN}{entry.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_the_admins_files_hold_what_the_list_shows(
+    owner: User, operator: User, trees: Workspace, sign_in: SignIn
+) -> None:
+    services.rename(trees, owner, "Oaks")
+    audit.note(None, "tested", label="something else")
+    desk = sign_in(operator)
+    lines = text_of(desk.get(f"{ADMIN}export/jsonl/", {"q": "renamed"})).splitlines()
+    assert [json.loads(line)["verb"] for line in lines] == ["renamed"]
+    everything = text_of(desk.get(f"{ADMIN}export/csv/"))
+    assert "something else" in everything
+    assert "exported_audit" in everything
+    assert desk.get(f"{ADMIN}export/exe/").status_code == 404
+    stranger = factories.make_user(is_staff=True)
+    assert sign_in(stranger).get(f"{ADMIN}export/csv/").status_code == 403
+
+
+def test_the_list_costs_the_same_however_long_it_is(
+    owner: User, operator: User, trees: Workspace, sign_in: SignIn
+) -> None:
+    def costs(user: User, page: str) -> int:
+        browser = sign_in(user)
+        browser.get(page)
+        with CaptureQueriesContext(connection) as queries:
+            assert browser.get(page).status_code == 200
+        return len(queries)
+
+    def write(number: int) -> None:
+        AuditEntry.objects.bulk_create(
+            AuditEntry(actor=owner.pk, via="session", verb="renamed", workspace=trees.pk)
+            for _ in range(number)
+        )
+
+    write(2)
+    few = costs(owner, PAGE), costs(operator, ADMIN)
+    write(300)
+    assert (costs(owner, PAGE), costs(operator, ADMIN)) == few
+
+
+# --- from scripts --------------------------------------------------------------------------------
+
+
+def test_the_api_goes_through_all_of_it(owner: User, trees: Workspace) -> None:
+    for number in range(5):
+        audit.note(owner, "renamed", trees, workspace=trees.pk, detail={"words": str(number)})
+    api = api_of(owner)
+    seen, cursor = [], ""
+    for _ in range(5):
+        answer = api.get(f"/workspaces/trees/audit?limit=2{cursor}").json()
+        seen += [item["detail"]["words"] for item in answer["items"]]
+        if not answer["next"]:
+            break
+        cursor = f"&cursor={answer['next']}"
+    assert seen == ["4", "3", "2", "1", "0"]
+    soon = (timezone.now() + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert api.get(f"/workspaces/trees/audit?since={soon}").json()["items"] == []
+    assert (
+        code_of(api.get("/workspaces/trees/audit?since=0001-01-01T00:00:00%2B14:00")) == "invalid"
+    )
+
+
+def test_operators_read_all_of_it(owner: User, operator: User, trees: Workspace) -> None:
+    services.rename(trees, owner, "Oaks")
+    api = api_of(operator, Scope.OPERATOR)
+    found = api.get("/operator/audit?verb=renamed&person=ada").json()["items"]
+    assert [item["workspace"] for item in found] == [str(trees.pk)]
+    assert code_of(api_of(owner).get("/operator/audit")) == "scope_missing"
+
+
+def test_who_left_is_in_it_still(owner: User, trees: Workspace, client_of_owner: Client) -> None:
+    friend = factories.make_user("bo@example.org", name="Bo")
+    factories.add_member(trees, friend, Role.VIEWER)
+    members.remove(trees, friend, friend.pk)
+    friend.delete()
+    assert "bo@example.org" in client_of_owner.get(PAGE).text
