@@ -9,10 +9,11 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts import api_tokens
+from deploy import usage
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
-from workspaces import catalogue, change_runs, outbox, releases, rollouts, sending, services
+from workspaces import catalogue, change_runs, outbox, plans, releases, rollouts, sending, services
 from workspaces.models import Approval, Change, Plugin, Release, SignInCode, WorkspaceSession
 
 
@@ -35,6 +36,7 @@ def clear_expired() -> None:
     sending.prune()
     services.forget_old_keys()
     api_tokens.prune()
+    usage.forget()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
 
@@ -75,6 +77,13 @@ def build_releases(only: int | None = None) -> None:
 def run_rollouts() -> None:
     """Begin the next batch of each roll-out whose last one is done."""
     rollouts.run_all()
+
+
+@shared_task
+def follow_plans() -> None:
+    """Take the workspaces whose plan has changed a step further."""
+    if plans.follow_all():
+        current_app.send_task("workspaces.tasks.follow_plans")
 
 
 @shared_task

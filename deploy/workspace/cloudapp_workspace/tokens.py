@@ -19,11 +19,16 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """A verified token: what it is for; with purpose "actor" also who asks, of which workspace."""
+    """A verified token: what it is for.
+
+    With the purpose "actor" also who asks, of which workspace; with "probe" how many bytes the data
+    directory may hold, None when it does not say.
+    """
 
     purpose: str
     actor: dict[str, str] | None = None
     workspace: dict[str, str] | None = None
+    disk: int | None = None
 
 
 def verify(headers: list[tuple[bytes, bytes]], environment: Environment) -> Claims:
@@ -46,7 +51,7 @@ def verify(headers: list[tuple[bytes, bytes]], environment: Environment) -> Clai
 
 def _claims(payload: dict[str, Any]) -> Claims:
     if payload["purpose"] == "probe":
-        return Claims("probe")
+        return Claims("probe", disk=_bytes(payload.get("disk")))
     if payload["purpose"] != "actor":
         raise Refused("unknown purpose")
     return Claims(
@@ -54,6 +59,12 @@ def _claims(payload: dict[str, Any]) -> Claims:
         actor=_texts(payload.get("actor"), ("id", "name", "role")),
         workspace=_texts(payload.get("workspace"), ("name", "url")),
     )
+
+
+def _bytes(claim: Any) -> int | None:
+    if claim is not None and (not isinstance(claim, int) or isinstance(claim, bool) or claim < 0):
+        raise Refused("disk is no number of bytes")
+    return claim
 
 
 def _texts(claim: Any, names: tuple[str, ...]) -> dict[str, str]:
