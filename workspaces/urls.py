@@ -62,6 +62,7 @@ web: list[URLPattern] = [
         webhook_views.remove,
         name="webhook_remove",
     ),
+    path("workspaces/<slug:slug>/usage/", views.usage, name="workspace_usage"),
     path("workspaces/<slug:slug>/activity/", views.activity, name="workspace_activity"),
     path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),
 ]

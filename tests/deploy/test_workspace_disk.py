@@ -201,7 +201,7 @@ def test_an_import_that_grows_too_large_ends_in_words(workspace_container: Works
         assert response.status_code == 200, response.text
         wait_until(lambda: not workspace_container.health(disk=limit)["busy"], "the import")
         progress = client.get("/data/_csv_progress_.json?_shape=array").json()
-        assert [row["error"] for row in progress] == ["database or disk is full"]
+        assert [row["error"] for row in progress] == ["database or disk is full"], progress
         assert rows(client, "data")
     assert database_bytes(workspace_container, "data") <= limit + SLACK + MIB
 
@@ -274,6 +274,7 @@ def small(
             made.start()
             yield made
         finally:
+            print(made.report())  # shown when the test failed
             holder.remove(force=True)
 
 

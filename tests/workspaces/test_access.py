@@ -50,6 +50,7 @@ TABLE = [
     Address("", "see", allowed=200),
     Address("live/", "see", allowed=200, query={"seen": "something old"}),
     Address("activity/", "read_activity", allowed=200),
+    Address("usage/", "see_usage", allowed=200),
     Address("logs/", "read_logs", allowed=200),
     Address("start/", "start", Status.STOPPED, {}),
     Address("stop/", "stop", post={}),

@@ -119,7 +119,11 @@ class Disk:
         fail. It reads nothing meanwhile, so that it is in nobody's way.
         """
         connection = sqlite3.connect(file, check_same_thread=False)
-        connection.execute("select count(*) from sqlite_master").fetchone()
+        try:
+            connection.execute("select count(*) from sqlite_master").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
         self._open[file] = connection
 
     def let_go(self, file: Path | None = None) -> None:

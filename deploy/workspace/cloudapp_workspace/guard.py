@@ -123,7 +123,7 @@ class Guard:
             if claims.disk is not None:
                 self._disk.limit = claims.disk
             self._disk.forget()
-            if self._disk.nearly_full:
+            if self._disk.nearly_full and not busy(self._activity, self._datasette):
                 await asyncio.to_thread(self._disk.shrink_logs)
             await send_json(send, 200, self.health())
 

@@ -34,11 +34,11 @@ pm.register(plugin, name="cloudapp-workspace")
 encoding.install()
 
 
-def build_datasette(environment: Environment) -> Datasette:
+def build_datasette(environment: Environment, disk: Disk) -> Datasette:
     """Datasette over every usable database in the data directory, which it prepares first."""
     data = environment.data
     storage.prepare_directory(data)
-    files, only_readable = storage.usable_databases(data)
+    files, only_readable = storage.usable_databases(data, disk.keep_open)
     for file in files:
         # A full disk must not keep people from reading: the log says what could not be written.
         storage.reported(storage.mark_interrupted_imports, file)
@@ -69,14 +69,11 @@ def serve(environment: Environment, listener: socket.socket) -> None:
 
     Raises SystemExit(3) when Datasette or a plugin failed at its start.
     """
-    datasette = build_datasette(environment)
     activity, disk = Activity(), Disk(environment.data)
     disk.hold_all_writes()
+    datasette = build_datasette(environment, disk)
     datasette.cloudapp_disk = disk
     _show_what_is_known(datasette)
-    for database in datasette.databases.values():
-        if database.path and database.is_mutable:
-            disk.keep_open(Path(database.path))
     guard = Guard(datasette.app(), datasette, environment, activity, disk)
     config = uvicorn.Config(
         guard,
@@ -100,8 +97,8 @@ def serve(environment: Environment, listener: socket.socket) -> None:
 
 
 def _show_what_is_known(datasette: Datasette) -> None:
-    """When the disk is full, 1.0 cannot note what is new in the databases: what it knows is shown."""
-    refresh = datasette.refresh_schemas
+    """With a full disk, 1.0 cannot note what is new in the databases: it shows what it knows."""
+    refresh = datasette._refresh_schemas
 
     async def refresh_if_there_is_room() -> None:
         try:
@@ -110,7 +107,7 @@ def _show_what_is_known(datasette: Datasette) -> None:
             if not storage.is_for_want_of_room(error):
                 raise
 
-    datasette.refresh_schemas = refresh_if_there_is_room
+    datasette._refresh_schemas = refresh_if_there_is_room
 
 
 def _say(line: str) -> None:

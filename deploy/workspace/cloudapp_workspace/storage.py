@@ -102,15 +102,17 @@ def is_for_want_of_room(error: sqlite3.Error) -> bool:
     return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
-def usable_databases(data: Path) -> tuple[list[Path], list[Path]]:
-    """The databases that open, and those of which one can only read.
+def usable_databases(
+    data: Path, keep_open: Callable[[Path], None]
+) -> tuple[list[Path], list[Path]]:
+    """The databases that open and are kept open, and those of which one can only read.
 
     A broken file must not take the others down, so it is left out. One for whose write-ahead log
     there is no room is read as it is, which is all of it after a stop in order.
     """
     usable, only_readable = [], []
     for path in database_files(data):
-        if reported(make_ready, path):
+        if reported(make_ready, path) and reported(keep_open, path):
             usable.append(path)
         elif reported(_read_as_it_is, path):
             only_readable.append(path)

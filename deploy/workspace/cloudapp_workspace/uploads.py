@@ -95,7 +95,7 @@ def _store(source: BinaryIO, directory: Path, name: str) -> Path:
 
 
 def _added(datasette: Datasette, path: Path, wants_json: bool) -> Response:
-    datasette.cloudapp_disk.keep_open(path)
+    storage.reported(datasette.cloudapp_disk.keep_open, path)
     database = datasette.add_database(Database(datasette, path=str(path), is_mutable=True))
     address = datasette.urls.database(database.name)
     if wants_json:
