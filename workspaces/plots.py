@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 WIDTH, HEIGHT = 320, 96
 LEFT, TOP, BOTTOM = 46, 8, 18
 GAP = 0.25  # of a bar's place
+_STEPS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 _numbers = count(1)
 
 
@@ -49,7 +50,7 @@ def bars(
         '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-labelledby="plot-{}-t plot-{}-d">'
         '<title id="plot-{}-t">{}</title><desc id="plot-{}-d">{}</desc>{}{}{}{}</svg>',
         *(WIDTH, HEIGHT, number, number, number, title, number, _in_short(known, labels, unit)),
-        _axis(top, unit),
+        _axis(top),
         format_html_join(
             "",
             '<rect class="plot__bar" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>',
@@ -75,21 +76,21 @@ def _in_short(known: Sequence[float], labels: Sequence[str], unit: str) -> str:
 
 
 def _round_up(value: float) -> float:
-    """Return a round number that is no less: 1, 2 or 5 with zeros."""
+    """Return a round number that is no less and not much more."""
     if value <= 0:
         return 1.0
     power = float(10 ** floor(log10(value)))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * 0.9999)
+    return next(step * power for step in _STEPS if step * power >= value * 0.9999)
 
 
 def _y(value: float, top: float) -> float:
     return TOP + (HEIGHT - TOP - BOTTOM) * (1 - min(value, top) / top)
 
 
-def _axis(top: float, unit: str) -> SafeString:
+def _axis(top: float) -> SafeString:
     lines = [
         (LEFT, WIDTH, f"{_y(value, top):.1f}", LEFT - 5, f"{_y(value, top) + 3:.1f}", label)
-        for value, label in ((top, f"{in_words(top)} {unit}".strip()), (0, "0"))
+        for value, label in ((top, in_words(top)), (0, "0"))
     ]
     return format_html_join(
         "",

@@ -133,9 +133,8 @@ def figures(workspace: Workspace, span: Span) -> list[Figure]:
         # A limit far above everything would make all bars flat: then the page says it in words.
         near = bound is not None and max((v or 0 for v in values), default=0) * 4 > bound
         plot = plots.bars(values, labels, title, unit, limit=bound if near else None)
-        told = zip(labels, values, strict=True)
-        rows = [(label, "not known" if v is None else f"{plots.in_words(v)} {unit}") for label, v in told]
-        shown.append(Figure(title, unit, plot, rows))
+        numbers = ["not known" if v is None else f"{plots.in_words(v)} {unit}" for v in values]
+        shown.append(Figure(title, unit, plot, list(zip(labels, numbers, strict=True))))
     return shown
 
 
