@@ -405,8 +405,10 @@ def _locked(instance_id: UUID | str, desired: Desired) -> Instance:
 def _request(instance: Instance, kind: str, **changes: Any) -> None:
     """Write a request to a row that this transaction has locked."""
     Instance.objects.filter(pk=instance.pk).update(revision=F("revision") + 1, **changes)
+    # Nobody waits for a spare, nor for the next container of what does not run.
+    waits = not instance.spare and (kind != "change_spec" or instance.desired == Desired.RUNNING)
     # Before those that the event wakes: somebody waits for this.
-    wakeup.after_commit(instance.pk, somebody_waits=not instance.spare)
+    wakeup.after_commit(instance.pk, somebody_waits=waits)
     _note(instance, kind)
 
 

@@ -12,7 +12,22 @@ from cloudapp_workspace.pages import NO_ROOM, Send, refuse
 # Smaller ones are not looked at: a form, a few rows. Of larger ones, every so much of it.
 STEP = 4 << 20
 
+MOST_SWALLOWED = 4 << 30
+
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+async def swallow(receive: Receive) -> None:
+    """Read what comes and keep nothing of it: whoever hangs up on an upload, is not heard.
+
+    Of one that does not end, so much, and no more.
+    """
+    left = MOST_SWALLOWED
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
 
 
 class Body:
@@ -65,4 +80,5 @@ class Body:
     async def _refuse(self) -> None:
         """Answer for Datasette, which has not: it waits for the rest of the body."""
         self._refused = True
+        await swallow(self._receive)
         await refuse(self._scope, self._send, NO_ROOM, HTTPStatus.INSUFFICIENT_STORAGE)

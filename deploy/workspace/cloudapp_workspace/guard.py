@@ -17,7 +17,7 @@ from datasette.app import Datasette
 
 from cloudapp_workspace import storage
 from cloudapp_workspace.activity import Activity, busy
-from cloudapp_workspace.body import Body
+from cloudapp_workspace.body import Body, swallow
 from cloudapp_workspace.disk import Disk
 from cloudapp_workspace.environment import Environment
 from cloudapp_workspace.pages import (
@@ -94,12 +94,14 @@ class Guard:
             return
         self._disk.forget()  # what was written just now counts
         if self._disk.full and not _MAKES_ROOM.search(scope["path"]):
+            await swallow(receive)
             await refuse(scope, send, DISK_FULL, HTTPStatus.INSUFFICIENT_STORAGE)
             return
         with Body(self._disk, scope, receive, send) as body:
             if body.fits():
                 await self._app(scope, body.receive, body.send)
             else:
+                await swallow(receive)
                 await refuse(scope, send, NO_ROOM, HTTPStatus.INSUFFICIENT_STORAGE)
 
     def _finishing_first(self, receive: Receive) -> Receive:
