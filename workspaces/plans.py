@@ -214,8 +214,10 @@ def _places(workspaces: QuerySet[Workspace]) -> int:
     workspace that does not come up does not keep the others waiting for ever.
     """
     here = workspaces.filter(~_OTHER_CONTAINER, instance__desired=Desired.RUNNING)
-    down = Count("pk", filter=Q(instance__attempts__lt=FAILED_AFTER_ATTEMPTS))
-    found = here.filter(instance__ready=False).aggregate(all=Count("pk"), coming=down)
+    # Also such as no worker has begun with: their old container still answers.
+    up = Q(instance__ready=True, instance__observed_generation=F("instance__generation"))
+    well = Count("pk", filter=Q(instance__attempts__lt=FAILED_AFTER_ATTEMPTS))
+    found = here.filter(~up).aggregate(all=Count("pk"), coming=well)
     coming: int = found["coming"]
     failing: int = found["all"] - coming
     return max(0, max(1, AT_ONCE - failing) - coming)

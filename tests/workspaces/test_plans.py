@@ -62,9 +62,11 @@ def test_containers_are_replaced_a_few_at_a_time(owner: User, plan: Plan) -> Non
         # Those are made anew: nobody else is, before they are back.
         going = Instance.objects.filter(workspace__slug__in=batch)
         assert {instance.generation for instance in going} == {2}
+        plans.follow_all()
+        assert len(moved(plan)) == so_far, "no worker has begun yet"
         going.update(ready=False, observed=Observed.ABSENT)
         plans.follow_all()
-        assert len(moved(plan)) == so_far
+        assert len(moved(plan)) == so_far, "they do not answer yet"
         come_up(*batch)
         seen |= batch
     plans.follow_all()
@@ -94,8 +96,8 @@ def test_those_that_fail_are_named_and_hold_nobody_up_for_ever(owner: User, plan
     assert progress.examples[0] == "running-000"
     # And slowly: while the first batch fails, one at a time.
     plan = changed(plan, memory_mb=65)
-    come_up(*moved(plan))
-    Instance.objects.update(attempts=0, ready=True, observed=Observed.RUNNING, memory_mb=64)
+    come_up(*Workspace.objects.values_list("slug", flat=True))
+    Instance.objects.update(memory_mb=64)
     plans.follow_all()
     come_up(*moved(plan), status=Status.FAILED)
     plans.follow_all()
