@@ -123,8 +123,10 @@ _FIGURES: Sequence[tuple[str, str, Callable[[Bucket], Any], str]] = (
 
 
 def figures(workspace: Workspace, span: Span) -> list[Figure]:
-    """Return the plots of a span, with their numbers."""
+    """Return the plots of a span, with their numbers; none when nothing is known of it."""
     found = buckets(workspace, span)
+    if all(bucket.memory_mb is None for bucket in found):
+        return []
     labels = [_label(bucket.at, span) for bucket in found]
     shown = []
     for title, unit, value, limit in _FIGURES:

@@ -85,7 +85,7 @@ def test_a_new_workspace_has_a_page_too(owner: User, client_of_owner: Client) ->
     html = client_of_owner.get("/workspaces/new/usage/").content.decode()
     assert problems(html) == []
     assert "Not measured yet" in html
-    assert "Nothing is known of this time." in html
+    assert "It was not awake in this time" in html
 
 
 def test_the_page_takes_the_same_queries_however_much_there_is(

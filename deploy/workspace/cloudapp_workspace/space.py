@@ -6,6 +6,7 @@ works when the disk is full: that is when people come here.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sqlite3
 from collections.abc import Callable
@@ -43,7 +44,7 @@ async def space(datasette: Datasette, request: Request) -> Response:
         words = await deed(datasette, database, said.get("table", ""))
     except (sqlite3.Error, OSError) as error:
         return await _page(datasette, request, error=f"It did not work: {error}.")
-    disk_of(datasette).forget()
+    await asyncio.to_thread(disk_of(datasette).shrink_logs)
     return await _page(datasette, request, done=words)
 
 

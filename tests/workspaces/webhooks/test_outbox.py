@@ -138,7 +138,7 @@ def test_a_disk_that_fills_is_told(hook: Hook, workspace: Workspace) -> None:
     told = [json.loads(message.body)["data"]["event"] for message in messages]
     assert [event["kind"] for event in told] == ["disk_nearly_full", "disk_full", "disk_fine"]
     assert told[0]["text"] == "Its disk is nearly full"
-    assert told[0]["status"] is None
+    assert told[1]["status"] is None
 
 
 def test_only_what_a_webhook_wants_is_told(
