@@ -10,7 +10,7 @@ from datetime import timedelta
 from django.db.models import DurationField, ExpressionWrapper, F, Value
 from django.utils import timezone
 
-from deploy import lifecycle, probe
+from deploy import lifecycle, probe, usage
 from deploy.models import Instance
 from deploy.states import Desired
 
@@ -41,4 +41,6 @@ def _sleep_if_idle(instance: Instance) -> None:
         lifecycle.poke(instance.pk)
         return
     if health.is_idle(instance.idle_seconds):
+        if health.usage:  # nobody can ask it while it sleeps
+            usage.record({instance.pk: health.usage})
         lifecycle.sleep_if_unused(instance.pk, since=instance.last_used_at)

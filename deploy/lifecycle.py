@@ -7,13 +7,15 @@ notification, in one transaction.
 """
 
 import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -21,7 +23,16 @@ from deploy import notify, trace, vault, wakeup
 from deploy.engines.base import Observation
 from deploy.leases import Lease, LeaseLost, expiry
 from deploy.models import Image, Instance, InstanceEvent
-from deploy.states import Desired, Observed, StopReason, may_follow
+from deploy.probe import Usage
+from deploy.states import (
+    MEBIBYTE,
+    Desired,
+    DiskLevel,
+    Observed,
+    StopReason,
+    disk_level,
+    may_follow,
+)
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 300.0
@@ -62,6 +73,11 @@ class Limits(TypedDict, total=False):
     pids: int
     internet: bool
     idle_seconds: int
+    disk_mb: int
+
+
+# The limits that a container is made with: another one needs another container.
+OF_CONTAINER = ("memory_mb", "cpus", "pids", "internet")
 
 
 def create(image: Image, *, spare: bool = False, **limits: Unpack[Limits]) -> Instance:
@@ -145,6 +161,10 @@ def succeed(instance_id: UUID | str) -> Instance:
                 secrets=old.secrets,
                 plugin_settings=old.plugin_settings,
                 idle_seconds=old.idle_seconds,
+                disk_mb=old.disk_mb,
+                disk_bytes=old.disk_bytes,
+                disk_measured_at=old.disk_measured_at,
+                disk_level=old.disk_level,
                 predecessor=old,
             )
         )
@@ -156,10 +176,32 @@ def is_pristine(instance: Instance) -> bool:
     return instance.pristine_at is not None and instance.pristine_at > lately
 
 
-def record_pristine(instance_id: UUID | str) -> None:
-    """Note that a spare said that its volume holds nobody's data."""
+def record_pristine(instance_id: UUID | str, usage: Usage | None = None) -> None:
+    """Note that a spare said that its volume holds nobody's data.
+
+    What it has used so far is nobody's either: whoever claims it begins from there.
+    """
     spares = Instance.objects.filter(pk=instance_id, spare=True)
-    spares.update(pristine_at=timezone.now())
+    counters = asdict(usage) if usage else None
+    spares.update(pristine_at=timezone.now(), counters=counters)
+
+
+def record_usage(said: Mapping[Instance, Usage]) -> None:
+    """Note what instances use, and tell of it when that is news. The caller has locked the rows."""
+    now = timezone.now()
+    news = []
+    for instance, usage in said.items():
+        before = DiskLevel(instance.disk_level)
+        level = disk_level(usage.disk_bytes, instance.disk_limit, before)
+        if level is not before:
+            news.append(instance)
+        instance.counters, instance.disk_level = asdict(usage), level
+        instance.disk_bytes, instance.disk_measured_at = usage.disk_bytes, now
+    fields = ["counters", "disk_level", "disk_bytes", "disk_measured_at"]
+    Instance.objects.bulk_update(said, fields)
+    for instance in news:
+        used, limit = (size / MEBIBYTE for size in (instance.disk_bytes or 0, instance.disk_limit))
+        _note(instance, f"disk_{instance.disk_level}", message=f"{used:,.1f} of {limit:,.0f} MiB")
 
 
 def disown_spare(instance_id: UUID | str, message: str) -> None:
@@ -263,6 +305,37 @@ def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any)
         _request(instance, kind, generation=F("generation") + 1, **spec, **_FORGIVEN)
 
 
+def change_limits(instance_id: UUID | str, **limits: Unpack[Limits]) -> bool:
+    """Give it other limits. Return whether that needs another container, which it gets.
+
+    One that sleeps or is stopped gets it when it starts. What is as it was is not changed.
+    """
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        changed: dict[str, Any] = {
+            name: value for name, value in limits.items() if getattr(instance, name) != value
+        }
+        if not changed:
+            return False
+        if any(name in changed for name in OF_CONTAINER):
+            change_spec(instance.pk, **changed)
+            return True
+        if instance.desired == Desired.ABSENT:
+            raise NotAllowed("This workspace is being deleted.", "deleted")
+        Instance.objects.filter(pk=instance.pk).update(**changed)
+        _note(instance, "change_limits", step=True)
+        return False
+
+
+def change_limits_at_once(instances: QuerySet[Instance], **limits: Unpack[Limits]) -> int:
+    """Give many the same limits, none of which needs another container; return how many changed."""
+    if set(limits) & set(OF_CONTAINER):
+        raise ValueError(f"not without a new container: {limits}")
+    as_it_is = Q(**limits)
+    rows = Instance.objects.filter(pk__in=instances.values("pk")).exclude(as_it_is)
+    return rows.exclude(desired=Desired.ABSENT).update(**limits)
+
+
 def set_secrets(instance_id: UUID | str, sealed: dict[str, str]) -> None:
     """Keep an instance's secrets, each sealed by deploy.vault. Its next container gets them."""
     Instance.objects.filter(pk=instance_id).update(secrets=sealed)
@@ -332,8 +405,10 @@ def _locked(instance_id: UUID | str, desired: Desired) -> Instance:
 def _request(instance: Instance, kind: str, **changes: Any) -> None:
     """Write a request to a row that this transaction has locked."""
     Instance.objects.filter(pk=instance.pk).update(revision=F("revision") + 1, **changes)
+    # Nobody waits for a spare, nor for the next container of what does not run.
+    waits = not instance.spare and (kind != "change_spec" or instance.desired == Desired.RUNNING)
     # Before those that the event wakes: somebody waits for this.
-    wakeup.after_commit(instance.pk, somebody_waits=not instance.spare)
+    wakeup.after_commit(instance.pk, somebody_waits=waits)
     _note(instance, kind)
 
 

@@ -4,16 +4,26 @@ Only deploy.lifecycle writes an Instance's state; everybody else asks it to.
 """
 
 import uuid
+from enum import StrEnum
 from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from deploy.states import Desired, Observed, Status, StopReason, is_moving, status_of
+from deploy.states import (
+    MEBIBYTE,
+    Desired,
+    DiskLevel,
+    Observed,
+    Status,
+    StopReason,
+    is_moving,
+    status_of,
+)
 
 
-def _choices(enum: type[Desired] | type[Observed] | type[StopReason]) -> list[tuple[str, str]]:
+def _choices(enum: type[StrEnum]) -> list[tuple[str, str]]:
     return [(member.value, member.name.lower()) for member in enum]
 
 
@@ -69,6 +79,22 @@ class Instance(models.Model):
     # Settings of its plugins, {plugin: {option: value}}; a secret stands there as {"$env": name}.
     plugin_settings = models.JSONField(default=dict, blank=True, editable=False)
     idle_seconds = models.PositiveIntegerField(default=900)
+    # How much its volume may hold, in MiB; every probe tells it, so it holds without a restart.
+    disk_mb = models.PositiveIntegerField(default=10_240, db_default=10_240)
+
+    # What it last said that it uses: deploy.usage asks.
+    disk_bytes = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
+    disk_measured_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # What people were last told of its disk: an event says only what is news.
+    disk_level = models.CharField(
+        max_length=12,
+        choices=_choices(DiskLevel),
+        default=DiskLevel.FINE,
+        db_default="fine",
+        editable=False,
+    )
+    # What it had used then since its process began, for the next difference: usage.Counters.
+    counters = models.JSONField(null=True, blank=True, editable=False)
 
     # What we want.
     desired = models.CharField(
@@ -147,6 +173,11 @@ class Instance(models.Model):
         """Whether the status is about to change by itself."""
         return is_moving(Desired(self.desired), self.status)
 
+    @property
+    def disk_limit(self) -> int:
+        """How much its volume may hold, in bytes."""
+        return self.disk_mb * MEBIBYTE
+
 
 class InstanceEvent(models.Model):
     """Something that was asked of, done to, or seen of an instance. Append only.
@@ -180,6 +211,29 @@ class InstanceEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.message}".strip()
+
+
+class UsageHour(models.Model):
+    """What an instance used within one hour, by its history: a successor goes on with it."""
+
+    history = models.UUIDField()
+    hour = models.DateTimeField()
+    samples = models.PositiveIntegerField(default=0)
+    memory_peak = models.PositiveBigIntegerField("most memory seen (bytes)", default=0)
+    memory_sum = models.PositiveBigIntegerField("memory of all samples (bytes)", default=0)
+    cpu_seconds = models.FloatField(default=0)
+    requests = models.PositiveBigIntegerField(default=0)
+    awake_seconds = models.FloatField(default=0)
+    disk_bytes = models.PositiveBigIntegerField("most disk seen (bytes)", default=0)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["history", "hour"], name="one_row_an_hour"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["hour"], name="usage_hours")]
+
+    def __str__(self) -> str:
+        return f"usage of {self.history} at {self.hour:%Y-%m-%d %H:00}"
 
 
 class Orphan(models.Model):

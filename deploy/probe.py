@@ -4,15 +4,33 @@ import http.client
 import json
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from deploy import tokens
 from deploy.models import Instance
 
 HEALTH_PATH = "/-/instance/health"
+# More than any disk has bytes, and what the database's columns hold.
+MOST = 2**62
+
+
+_NONSENSE = (ValueError, KeyError, TypeError, OverflowError)
 
 
 class NotAnswering(Exception):
     """Nobody answers at the endpoint, or somebody else does."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an instance uses. The counters begin anew with each `run`: one process, one name."""
+
+    run: str
+    up_seconds: float
+    cpu_seconds: float
+    requests: int
+    memory_bytes: int
+    disk_bytes: int
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,7 @@ class Health:
     idle_seconds: float
     busy: tuple[str, ...]
     pristine: bool  # it holds nobody's data
+    usage: Usage | None = None  # None: its image is older than this
 
     def is_idle(self, seconds: float) -> bool:
         """Whether nobody used it for so long, nobody does now, and it has no work of its own."""
@@ -60,7 +79,27 @@ def _parse(body: bytes, instance: Instance) -> Health:
         float(said["idle_seconds"]),
         tuple(said["busy"]),
         pristine=bool(said["pristine"]),
+        usage=_usage(said["usage"]) if "usage" in said else None,
     )
+
+
+def _usage(said: dict[str, Any]) -> Usage:
+    """Parse it. A customer's container says it: nothing else than numbers in bounds gets further.
+
+    Raises ValueError, KeyError, TypeError or OverflowError.
+    """
+    usage = Usage(
+        str(said["run"])[:36],
+        float(said["up_seconds"]),
+        float(said["cpu_seconds"]),
+        int(said["requests"]),
+        int(said["memory_bytes"]),
+        int(said["disk_bytes"]),
+    )
+    numbers = (usage.up_seconds, usage.cpu_seconds, usage.requests, usage.memory_bytes)
+    if not all(0 <= number < MOST for number in (*numbers, usage.disk_bytes)):
+        raise ValueError(f"no such usage: {usage}")
+    return usage
 
 
 def health(instance: Instance, endpoint: str, timeout: float = 5.0) -> Health:
@@ -77,7 +116,7 @@ def health(instance: Instance, endpoint: str, timeout: float = 5.0) -> Health:
         if response.status != http.HTTPStatus.OK:
             raise NotAnswering(f"it answers with status {response.status}")
         return _parse(response.read(65536), instance)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+    except (OSError, http.client.HTTPException, *_NONSENSE) as error:
         raise NotAnswering(str(error) or type(error).__name__) from error
     finally:
         connection.close()

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from deploy import idle, logs
+from deploy import idle, logs, usage
 from deploy import reconcile as reconciling
 from deploy import sweep as sweeping
 
@@ -23,6 +23,12 @@ def sweep() -> None:
 def put_idle_to_sleep() -> None:
     """Stop the instances that nobody uses."""
     idle.put_idle_to_sleep()
+
+
+@shared_task
+def measure() -> None:
+    """Have every instance say what it uses, and tell it what its disk may hold."""
+    usage.measure()
 
 
 @shared_task

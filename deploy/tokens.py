@@ -41,5 +41,9 @@ def actor_token(
 
 
 def probe_token(instance: Instance) -> str:
-    """Return the right to ask the instance for its health, and for nothing else."""
-    return _sign(instance, "probe", PROBE_SECONDS)
+    """Return the right to ask the instance for its health, and for nothing else.
+
+    It also says how much its volume may hold: so each probe tells the limit as it is now, the one
+    before anybody is let in too, and no container is replaced when the limit changes.
+    """
+    return _sign(instance, "probe", PROBE_SECONDS, disk=instance.disk_limit)

@@ -22,6 +22,7 @@ NEEDS: Mapping[str, Role] = {
     "see": Role.VIEWER,
     "wake": Role.VIEWER,
     "read_activity": Role.VIEWER,
+    "see_usage": Role.OWNER,
     "read_logs": Role.EDITOR,
     "read_audit": Role.OWNER,
     "start": Role.OWNER,

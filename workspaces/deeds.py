@@ -197,7 +197,7 @@ def add_plan(by: User, values: Mapping[str, Any]) -> Plan:
 
 
 def change_plan(plan: Plan, by: User, values: Mapping[str, Any], seen: str | None = None) -> Plan:
-    """Change a plan, for workspaces made from now on. Raises Refused."""
+    """Change a plan; its workspaces follow, a few at a time. Raises Refused."""
     with transaction.atomic():
         current, changed = plans.change(plan, values, seen)
         if changed:

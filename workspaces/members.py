@@ -1,12 +1,40 @@
-"""Who belongs to a workspace: roles change, people go. There is always an owner.
+"""Who belongs to a workspace: people come, roles change, people go. There is always an owner.
 
-How people come: workspaces.invitations.
+How people are invited: workspaces.invitations.
 """
 
 from accounts.models import User
 from workspaces import activity
 from workspaces.models import Member, Role, Workspace
 from workspaces.services import Refused, changing
+
+
+def add(workspace: Workspace, user: User, role: Role, *, by: User) -> Member:
+    """Make somebody a member. Raises Refused, with the code member_limit when there is no room.
+
+    Whether `by` may do so, the caller has asked: an invitation is as good as its owner's word.
+    """
+    with changing(workspace) as current:
+        if current.members.filter(user=user).exists():
+            raise Refused("This person belongs to the workspace already.")
+        room_for_another(current)
+        activity.note(current, by, "added_member", f"{user.display_name}: {role}")
+        return Member.objects.create(workspace=current, user=user, role=role)
+
+
+def room_for_another(workspace: Workspace, coming: int = 1) -> None:
+    """Refuse more members than the plan allows. The caller holds the row, as by `changing`.
+
+    So of two who come at once, the second one is counted behind the first.
+    """
+    limit = workspace.plan.max_members
+    if workspace.members.count() + coming > limit:
+        words = (
+            f"A workspace of the plan {workspace.plan} has room for {limit} "
+            f"{'member' if limit == 1 else 'members'}. Take somebody out first, or ask the "
+            "operators for another plan."
+        )
+        raise Refused(words, code="member_limit")
 
 
 def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:

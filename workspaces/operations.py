@@ -3,7 +3,7 @@
 from accounts.models import User
 from deploy import lifecycle
 from deploy.states import Desired, StopReason
-from workspaces import activity, notices, sets
+from workspaces import activity, notices, plans, sets
 from workspaces.models import Plan, Workspace
 from workspaces.services import Refused, changing
 
@@ -34,16 +34,17 @@ def resume(workspace: Workspace, by: User) -> None:
 
 
 def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
-    """Give it another plan. What runs is replaced by a container with the new limits."""
+    """Give it another plan. What runs is replaced by a container with the new limits, if need be.
+
+    One with more members or data than the new plan allows keeps them; it gets no further ones.
+    """
     with changing(workspace) as current:
         if current.plan_id == plan.pk:
             return
-        chosen = list(current.plugins.select_related("plugin"))
         old, current.plan = current.plan, plan
-        spec = sets.spec_of(current, current.release, chosen)
-        limits = {**plan.limits, "internet": spec.internet}
         if current.instance.desired != Desired.ABSENT:
-            lifecycle.change_spec(current.instance.pk, "change_spec", **limits)
+            plans.follow(current)
+            plans.tell_soon()
         Workspace.objects.filter(pk=current.pk).update(plan=plan)
         activity.note(current, by, "changed_plan", f"{old} → {plan}")
     workspace.plan = plan

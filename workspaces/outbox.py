@@ -32,6 +32,7 @@ TYPES: Mapping[str, str] = {
     "workspace.stopped": "An owner stopped it.",
     "workspace.suspended": "The operators suspended it.",
     "workspace.failed": "Something keeps it from running.",
+    "workspace.disk": "Its disk is nearly full, full, or has room again.",
     "workspace.deleting": "It was deleted; its data is kept for a while, and that can be undone.",
     "workspace.deleted": "Its data was removed for good.",
     "plugins.changed": "It runs another set of plugins, or another release.",
@@ -57,6 +58,13 @@ _TYPES_OF_DEEDS: Mapping[str, str] = {
     "left": "members.changed",
     "set_secret": "secrets.changed",
     "removed_secret": "secrets.changed",
+}
+
+# Events that are told of although they bring about no status.
+_TYPES_OF_EVENTS: Mapping[str, str] = {
+    "disk_nearly_full": "workspace.disk",
+    "disk_full": "workspace.disk",
+    "disk_fine": "workspace.disk",
 }
 
 if missing := {f"workspace.{status}" for status in Status} - set(TYPES):
@@ -85,10 +93,13 @@ def note_deed(deed: Activity) -> None:
 
 
 def hear(event: InstanceEvent, **_: Any) -> None:
-    """Write what webhooks are told of an event that brought about a status. In its transaction."""
-    if not event.status:
+    """Write what webhooks are told of an event, in its transaction: of those that are news to them.
+
+    These bring about a status, or say how the disk is.
+    """
+    type = _TYPES_OF_EVENTS.get(event.kind) or (event.status and f"workspace.{event.status}")
+    if not type:
         return
-    type = f"workspace.{event.status}"
     mine = Workspace.objects.filter(instance=event.instance_id)
     # A subquery: with a join, Postgres would look at every webhook that there is.
     hooks = _listeners(type, Q(workspace=Subquery(mine.values("pk"))))
@@ -100,7 +111,7 @@ def hear(event: InstanceEvent, **_: Any) -> None:
         event.kind,
         history.words_of({"deed": False, "what": event.kind, "failed": event.failed}),
         id=event.pk,
-        status=event.status,
+        status=event.status or None,
         detail=event.message,
         duration_ms=event.duration_ms,
         failed=event.failed,

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts import api_tokens
+from deploy import usage
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
@@ -18,6 +19,7 @@ from workspaces import (
     invitations,
     mailing,
     outbox,
+    plans,
     releases,
     rollouts,
     sending,
@@ -47,6 +49,7 @@ def clear_expired() -> None:
     invitations.prune()
     services.forget_old_keys()
     api_tokens.prune()
+    usage.forget()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
 
@@ -87,6 +90,13 @@ def build_releases(only: int | None = None) -> None:
 def run_rollouts() -> None:
     """Begin the next batch of each roll-out whose last one is done."""
     rollouts.run_all()
+
+
+@shared_task
+def follow_plans() -> None:
+    """Take the workspaces whose plan has changed a step further."""
+    if plans.follow_all():
+        current_app.send_task("workspaces.tasks.follow_plans")
 
 
 @shared_task

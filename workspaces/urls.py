@@ -99,6 +99,7 @@ web: list[URLPattern] = [
     path("invitations/<int:pk>/accept/", team_views.accept, name="invitation_accept"),
     # The router keeps this path out of its log: the token is a key.
     path("invitations/<slug:token>/", team_views.invitation, name="invitation"),
+    path("workspaces/<slug:slug>/usage/", views.usage, name="workspace_usage"),
     path("workspaces/<slug:slug>/activity/", views.activity, name="workspace_activity"),
     path("workspaces/<slug:slug>/audit/", audit_views.page, name="workspace_audit"),
     path("workspaces/<slug:slug>/audit/export/", audit_views.export, name="workspace_audit_export"),

@@ -23,6 +23,7 @@ from deploy import logs
 from workspaces import access, changes, history, invitations, progress, services, slugs
 from workspaces.forms import DeleteForm, NewWorkspaceForm, RenameForm
 from workspaces.models import Member, Workspace
+from workspaces.usage import SPANS, USUAL_SPAN, Disk, figures
 
 PER_PAGE = 30
 RECENT = 6
@@ -136,6 +137,7 @@ def _state(member: Member) -> dict[str, Any]:
         "workspace": workspace,
         "instance": workspace.instance,
         "status": workspace.status,
+        "disk": Disk.of(workspace.instance),
         "member": member,
         "can": access.abilities(member.role),
         "mark": mark,
@@ -268,6 +270,25 @@ def activity(request: SignedInRequest, slug: str) -> HttpResponse:
         "entries": history.entries(list(page.object_list)),
     }
     return render(request, "workspaces/activity.html", context)
+
+
+@signed_in
+@require_GET
+def usage(request: SignedInRequest, slug: str) -> HttpResponse:
+    """Show what it uses: its disk now, and the last days as plots."""
+    member = access.get_member(request.user, slug, access.NEEDS["see_usage"])
+    chosen = SPANS.get(request.GET.get("span", ""), SPANS[USUAL_SPAN])
+    context = {
+        "workspace": member.workspace,
+        "can": access.abilities(member.role),
+        "disk": Disk.of(member.workspace.instance),
+        "span": chosen,
+        "spans": list(SPANS.items()),
+        "figures": figures(member.workspace, chosen),
+        "zone": timezone.get_current_timezone_name(),
+        "days": settings.USAGE_DAYS,
+    }
+    return render(request, "workspaces/usage.html", context)
 
 
 @signed_in

@@ -58,6 +58,8 @@ class Knobs:
     idle_seconds: float = 0.0
     busy: list[str] = field(default_factory=list)
     pristine: bool = True
+    usage: dict[str, object] | None = None
+    told_disk: object = None  # how much the last probe said that the disk may hold
     # What happens at that moment, such as a request from a person, by the name of the call.
     before: dict[str, Callable[[], object]] = field(default_factory=dict)
     after: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -106,7 +108,8 @@ class _Container:
         """Return its health to somebody who has its key, None to others."""
         with suppress(jwt.InvalidTokenError):
             key = self.spec.environment["INSTANCE_KEY"]
-            jwt.decode(token, key, algorithms=["HS256"], audience=self.spec.instance_id)
+            said = jwt.decode(token, key, algorithms=["HS256"], audience=self.spec.instance_id)
+            self.knobs.told_disk = said.get("disk")
             self.answers += 1
             if self.crash_after is not None and self.answers > self.crash_after:
                 self.exit(1, "die")
@@ -118,6 +121,7 @@ class _Container:
                 "idle_seconds": self.knobs.idle_seconds,
                 "busy": self.knobs.busy,
                 "pristine": self.knobs.pristine,
+                **({"usage": self.knobs.usage} if self.knobs.usage else {}),
             }
         return None
 

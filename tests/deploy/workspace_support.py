@@ -91,7 +91,13 @@ class Executed(NamedTuple):
 class Workspace:
     """One hardened container with its own volume, and HTTP clients that hold its tokens."""
 
-    def __init__(self, client: docker.DockerClient, image: str, directory: Path) -> None:
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        image: str,
+        directory: Path,
+        disk: dict[str, str] | None = None,
+    ) -> None:
         self.id = str(uuid.uuid4())
         self.key = secrets.token_urlsafe(32)
         self.generation = 7
@@ -99,7 +105,8 @@ class Workspace:
         directory.mkdir(parents=True)
         directory.chmod(0o777)
         labels = {TEST_LABEL: "1"}
-        self.volume = client.volumes.create(f"cloudapp-test-{self.id}-data", labels=labels)
+        name = f"cloudapp-test-{self.id}-data"
+        self.volume = client.volumes.create(name, labels=labels, driver_opts=disk)
         self.container: Container = client.containers.create(
             image,
             name=f"cloudapp-test-{self.id}",
@@ -159,8 +166,8 @@ class Workspace:
     def as_role(self, role: str, **headers: str) -> httpx.Client:
         return self.client(self.actor_token(role), **headers)
 
-    def health(self) -> dict[str, Any]:
-        with self.client(self.token()) as client:
+    def health(self, **claims: Any) -> dict[str, Any]:
+        with self.client(self.token(**claims)) as client:
             response = client.get("/-/instance/health")
         assert response.status_code == 200, response.text
         found: dict[str, Any] = response.json()
@@ -205,9 +212,17 @@ class Workspace:
 
 
 @contextmanager
-def workspace(client: docker.DockerClient, image: str, directory: Path) -> Iterator[Workspace]:
-    """A workspace that is removed whatever happens; its log is printed when something did."""
-    made = Workspace(client, image, directory)
+def workspace(
+    client: docker.DockerClient,
+    image: str,
+    directory: Path,
+    disk: dict[str, str] | None = None,
+) -> Iterator[Workspace]:
+    """A workspace that is removed whatever happens; its log is printed when something did.
+
+    `disk` are options of its volume.
+    """
+    made = Workspace(client, image, directory, disk)
     try:
         yield made
     except BaseException:

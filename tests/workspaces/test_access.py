@@ -56,6 +56,7 @@ TABLE = [
     Address("activity/", "read_activity", allowed=200),
     Address("audit/", "read_audit", allowed=200),
     Address("audit/export/", "read_audit", allowed=200),
+    Address("usage/", "see_usage", allowed=200),
     Address("logs/", "read_logs", allowed=200),
     Address("start/", "start", Status.STOPPED, {}),
     Address("stop/", "stop", post={}),

@@ -6,12 +6,15 @@ through workspaces.services, so that its instance follows.
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import Count, Prefetch, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from accounts.models import User
+from workspaces import members, plans
 from workspaces.models import Activity, Member, Plan, Role, Workspace
+from workspaces.services import Refused
 
 _named_user = Prefetch("user", User.objects.with_names())
 
@@ -41,8 +44,9 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(Plan)
 class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What workspaces may use. A changed plan counts for workspaces made from then on."""
+    """What workspaces may use. When it changes, those that have it follow, a few at a time."""
 
+    change_form_template = "admin/workspaces/plan.html"
     list_display = (
         "name",
         "is_default",
@@ -51,18 +55,37 @@ class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "pids",
         "idle_seconds",
         "internet",
+        "disk_mb",
         "max_workspaces",
+        "max_members",
         "spares",
         "used_by",
     )
     search_fields = ("name",)
     ordering = ("name",)
 
+    class Media:
+        css = {"all": ("workspaces/admin.css",)}
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
         """Plans with how many workspaces have each."""
         live = Count("workspaces", filter=Q(workspaces__deleted_at=None))
         found: QuerySet[Plan] = super().get_queryset(request)
         return found.annotate(used=live)
+
+    def save_model(self, request: HttpRequest, obj: Plan, form: Any, change: bool) -> None:
+        """Have the workspaces that have it follow."""
+        super().save_model(request, obj, form, change)
+        plans.follow_soon()
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """Show how far its workspaces follow it."""
+        plan: Plan | None = kwargs.get("obj")
+        if plan is not None:
+            context["progress"] = plans.progress().get(plan.pk, plans.Progress())
+        return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="workspaces", ordering="used")
     def used_by(self, plan: Plan) -> int:
@@ -74,10 +97,43 @@ class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().has_delete_permission(request, obj) and not (obj and obj.is_default)
 
 
+def _hold_to_limit(workspace: Workspace, coming: int) -> None:
+    """Raise ValidationError unless so many more may come. The admin's transaction goes on."""
+    rows = Workspace.objects.select_for_update(of=("self",)).select_related("plan")
+    try:
+        members.room_for_another(rows.get(pk=workspace.pk), coming)
+    except Refused as refusal:
+        raise forms.ValidationError(str(refusal)) from refusal
+
+
+class MemberFormSet(forms.BaseInlineFormSet):  # type: ignore[type-arg]
+    """The members of one workspace: no more than its plan allows."""
+
+    def clean(self) -> None:
+        """Count those that come and those that go."""
+        super().clean()
+        coming = sum(bool(form.has_changed()) for form in self.extra_forms)
+        if coming:
+            _hold_to_limit(self.instance, coming - len(self.deleted_forms))
+
+
+class MemberForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A member: a new one only while the plan has room."""
+
+    def clean(self) -> dict[str, Any]:
+        """Count them."""
+        said: dict[str, Any] = super().clean() or {}
+        workspace = said.get("workspace")
+        if workspace is not None and workspace.pk != self.initial.get("workspace"):
+            _hold_to_limit(workspace, 1)
+        return said
+
+
 class MemberInline(admin.TabularInline):  # type: ignore[type-arg]
     """Who belongs to a workspace."""
 
     model = Member
+    formset = MemberFormSet
     extra = 0
     raw_id_fields = ("user",)
 
@@ -148,6 +204,7 @@ class WorkspaceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Who belongs where."""
 
+    form = MemberForm
     list_display = ("workspace", "user", "role", "created_at")
     list_filter = ("role", "created_at")
     search_fields = ("workspace__slug", "workspace__name", "user__emailaddress__email")

@@ -78,6 +78,11 @@ CODES: Mapping[str, Code] = {
         "The plan allows no more workspaces",
         "Delete one that is not needed, or ask the operators for more.",
     ),
+    "member_limit": Code(
+        409,
+        "The plan allows no more members",
+        "Remove a member who is not needed, or ask the operators for another plan.",
+    ),
     "change_under_way": Code(
         409, "Another change of the plugins is under way", "Wait for its end, then ask again."
     ),

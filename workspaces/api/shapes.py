@@ -21,12 +21,14 @@ from pydantic import (
 
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken
-from deploy.states import Status
+from deploy.models import Instance, UsageHour
+from deploy.states import DiskLevel, Status
 from workspaces.api.reach import Reached
 from workspaces.changes import MAX_SECRETS
 from workspaces.invitations import MAX_EMAIL
 from workspaces.models import Change, Invitation, Member, Release, Role, Visibility
 from workspaces.services import METADATA_NAMES
+from workspaces.usage import Disk
 
 T = TypeVar("T")
 
@@ -168,6 +170,72 @@ class ProblemOut(Schema):
     )
 
 
+class DiskOut(Schema):
+    """What a workspace's disk holds."""
+
+    used_bytes: int | None = Field(
+        description="As it was measured last; null when it has not been yet.", examples=[734003200]
+    )
+    limit_bytes: int = Field(
+        description="What the plan allows. When it is reached, nothing can be added.",
+        examples=[10737418240],
+    )
+    level: DiskLevel = Field(
+        description="`nearly_full` from 80 % on; `full`: it can only be read.", examples=["fine"]
+    )
+    measured_at: datetime | None = Field(
+        description="When: once a minute while it runs.", examples=["2026-11-27T17:00:00Z"]
+    )
+
+    @classmethod
+    def of(cls, instance: Instance) -> Self:
+        """Show the disk of an instance."""
+        disk = Disk.of(instance)
+        return cls(
+            used_bytes=disk.used,
+            limit_bytes=disk.limit,
+            level=disk.level,
+            measured_at=disk.measured_at,
+        )
+
+
+class UsageHourOut(Schema):
+    """What was used within one hour. Hours in which it slept are missing."""
+
+    hour: datetime = Field(description="When it began.", examples=["2026-11-27T17:00:00Z"])
+    memory_peak_bytes: int = Field(description="The most memory seen.", examples=[125829120])
+    memory_mean_bytes: int = Field(description="The mean of the memory seen.", examples=[104857600])
+    cpu_seconds: float = Field(description="Seconds of one CPU core.", examples=[12.5])
+    requests: int = Field(description="How many requests it answered.", examples=[321])
+    awake_seconds: float = Field(description="For how long it ran.", examples=[3600.0])
+    disk_bytes: int = Field(description="The most disk seen.", examples=[734003200])
+
+    @classmethod
+    def of(cls, row: UsageHour) -> Self:
+        """Show one hour."""
+        return cls(
+            hour=row.hour,
+            memory_peak_bytes=row.memory_peak,
+            memory_mean_bytes=row.memory_sum // max(1, row.samples),
+            cpu_seconds=round(row.cpu_seconds, 3),
+            requests=row.requests,
+            awake_seconds=round(row.awake_seconds, 3),
+            disk_bytes=row.disk_bytes,
+        )
+
+
+class UsageOut(Schema):
+    """What a workspace uses, and what it may use."""
+
+    disk: DiskOut = Field(description="Its disk now.")
+    memory_limit_bytes: int = Field(description="The memory it may use.", examples=[536870912])
+    cpus: float = Field(description="The CPU cores it may use.", examples=[1.0])
+    hours: list[UsageHourOut] = Field(
+        description="By the hour, oldest first; the last one is not over. Kept for 30 days, unless "
+        "the operators chose otherwise."
+    )
+
+
 class WorkspaceOut(Schema):
     """A workspace, as the one who asks may see it."""
 
@@ -195,6 +263,7 @@ class WorkspaceOut(Schema):
     metadata: dict[str, str] = Field(
         description="What you noted about it.", examples=[{"customer": "4711"}]
     )
+    disk: DiskOut = Field(description="What its disk holds.")
     moving: bool = Field(description="Whether the status is about to change by itself.")
     error: str | None = Field(
         description="What went wrong last and has not passed yet, in words.", examples=[None]
@@ -228,6 +297,7 @@ class WorkspaceOut(Schema):
             release=workspace.release.version,
             plugins=[approval.plugin.name for approval in workspace.plugins.all()],
             metadata=workspace.metadata,
+            disk=DiskOut.of(instance),
             moving=instance.is_moving,
             error=instance.last_error or None,
             suspended_reason=workspace.suspended_reason or None,

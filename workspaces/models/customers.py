@@ -4,6 +4,7 @@ import uuid
 from typing import ClassVar
 
 from django.conf import settings
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -20,12 +21,21 @@ class Plan(models.Model):
 
     name = models.CharField(max_length=50, unique=True)
     is_default = models.BooleanField(default=False)
-    memory_mb = models.PositiveIntegerField("memory (MiB)", default=512)
-    cpus = models.FloatField("CPU cores", default=1.0)
-    pids = models.PositiveIntegerField("processes", default=128)
+    # A changed plan replaces the containers of those that have it: no container is made that could
+    # never start. The API asks for the same.
+    memory_mb = models.PositiveIntegerField(
+        "memory (MiB)", default=512, validators=[MinValueValidator(64)]
+    )
+    cpus = models.FloatField("CPU cores", default=1.0, validators=[MinValueValidator(0.05)])
+    pids = models.PositiveIntegerField("processes", default=128, validators=[MinValueValidator(16)])
     idle_seconds = models.PositiveIntegerField("sleeps after idle seconds", default=900)
     internet = models.BooleanField("may reach the internet", default=False)
+    # Warned at 80 %, read-only when full. What is there already is never taken away.
+    disk_mb = models.PositiveIntegerField("disk (MiB)", default=10_240, db_default=10_240)
     max_workspaces = models.PositiveIntegerField("workspaces per owner", default=10)
+    max_members = models.PositiveIntegerField(
+        "members of a workspace", default=25, db_default=25, validators=[MinValueValidator(1)]
+    )
     # Each costs about 40 MiB of memory, and makes one new workspace come up at once.
     spares = models.PositiveIntegerField("spares kept ready", default=2, db_default=2)
 
@@ -48,6 +58,7 @@ class Plan(models.Model):
             pids=self.pids,
             internet=self.internet,
             idle_seconds=self.idle_seconds,
+            disk_mb=self.disk_mb,
         )
 
 

@@ -6,7 +6,10 @@ stand outside of it, and requests that plugins make internally (datasette.client
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,10 +17,14 @@ from datasette.app import Datasette
 
 from cloudapp_workspace import storage
 from cloudapp_workspace.activity import Activity, busy
+from cloudapp_workspace.body import Body, swallow
+from cloudapp_workspace.disk import Disk
 from cloudapp_workspace.environment import Environment
 from cloudapp_workspace.pages import (
+    DISK_FULL,
     LOOK_ONLY,
     MEMBERS_ONLY,
+    NO_ROOM,
     NOT_HERE,
     OTHER_SITE,
     Send,
@@ -25,6 +32,7 @@ from cloudapp_workspace.pages import (
     send_json,
 )
 from cloudapp_workspace.tokens import Claims, Refused, verify
+from cloudapp_workspace.usage import Usage
 
 HEALTH = "/-/instance/health"
 SCOPE_KEY = "cloudapp"
@@ -41,15 +49,25 @@ _ENRICHMENT_JOBS = "/-/enrichment-jobs/"
 # Of what is about the whole instance, visitors need these to read and search. The rest says how it
 # is set up (settings, plugins, versions, what goes on in it), and whatever a plugin adds.
 _FOR_VISITORS = ("/-/static/", "/-/static-plugins/", "/-/search", "/-/tables", "/-/jump")
+# What may be asked for although the disk is full: our own page, Datasette 1.0's deletions and its
+# SQL, which may delete. SQLite lets none of them make a file larger.
+_MAKES_ROOM = re.compile(r"/-/(space|drop|delete|execute-write(/analyze)?)$")
 
 
 class Guard:
     """Checks the token of every request, answers the probe, and counts what is in flight."""
 
     def __init__(
-        self, app: App, datasette: Datasette, environment: Environment, activity: Activity
+        self,
+        app: App,
+        datasette: Datasette,
+        environment: Environment,
+        activity: Activity,
+        disk: Disk,
     ) -> None:
         self._app = app
+        self._disk = disk
+        self._usage = Usage(activity, disk)
         self._datasette = datasette
         self._environment = environment
         self._activity = activity
@@ -73,7 +91,24 @@ class Guard:
             await refuse(scope, send, LOOK_ONLY)
         else:
             with self._activity.request():
-                await self._app(_with_actor(scope, claims), receive, send)
+                await self._answer(_with_actor(scope, claims), receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have Datasette answer, if there is room for what it is asked to take."""
+        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS:
+            await self._app(scope, receive, send)
+            return
+        self._disk.forget()  # what was written just now counts
+        if self._disk.full and not _MAKES_ROOM.search(scope["path"]):
+            await swallow(receive)
+            await refuse(scope, send, DISK_FULL, HTTPStatus.INSUFFICIENT_STORAGE)
+            return
+        with Body(self._disk, scope, receive, send) as body:
+            if body.fits():
+                await self._app(scope, body.receive, body.send)
+            else:
+                await swallow(receive)
+                await refuse(scope, send, NO_ROOM, HTTPStatus.INSUFFICIENT_STORAGE)
 
     def _finishing_first(self, receive: Receive) -> Receive:
         """Imports first: Datasette 1.0 closes its databases when it hears of the stop."""
@@ -93,6 +128,11 @@ class Guard:
         elif scope["method"] != "GET":
             await send_json(send, 405, {"ok": False, "error": "GET only"})
         else:
+            if claims.disk is not None:
+                self._disk.limit = claims.disk
+            self._disk.forget()
+            if self._disk.nearly_full and not busy(self._activity, self._datasette):
+                await asyncio.to_thread(self._disk.shrink_logs)
             await send_json(send, 200, self.health())
 
     def health(self) -> dict[str, Any]:
@@ -104,6 +144,7 @@ class Guard:
             "idle_seconds": round(self._activity.idle_seconds(), 3),
             "busy": busy(self._activity, self._datasette),
             "pristine": storage.is_pristine(self._environment.data),
+            "usage": self._usage.told(),
         }
 
 

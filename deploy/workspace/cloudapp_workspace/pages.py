@@ -26,6 +26,17 @@ LOOK_ONLY = (
     "Nothing was changed. Ask an owner of the workspace if you need to edit it.",
 )
 
+DISK_FULL = (
+    "The disk of this workspace is full",
+    "Nothing was changed. Everything can be read and downloaded as before. Make room on the page "
+    "“Disk space” of this workspace, or ask its owner for a larger plan.",
+)
+NO_ROOM = (
+    "There is no room for this upload",
+    "Nothing was changed. The disk of this workspace has less room than that. Make room on its "
+    "page “Disk space”, or ask its owner for a larger plan.",
+)
+
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -44,17 +55,19 @@ async def send_json(send: Send, status: int, body: dict[str, Any]) -> None:
     await _send(send, status, b"application/json; charset=utf-8", json.dumps(body))
 
 
-async def refuse(scope: dict[str, Any], send: Send, reason: tuple[str, str]) -> None:
-    """403 for HTTP, as a page or as JSON, whichever the client prefers; a WebSocket is closed."""
+async def refuse(
+    scope: dict[str, Any], send: Send, reason: tuple[str, str], status: int = 403
+) -> None:
+    """Refuse, as a page or as JSON, whichever the client prefers; a WebSocket is closed."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
     title, text = reason
     if _wants_html(scope):
         page = _PAGE.format(title=title, text=text)
-        await _send(send, 403, b"text/html; charset=utf-8", page)
+        await _send(send, status, b"text/html; charset=utf-8", page)
     else:
-        await send_json(send, 403, {"ok": False, "error": title})
+        await send_json(send, status, {"ok": False, "error": title})
 
 
 def _wants_html(scope: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from datasette import hookimpl
 from datasette.app import Datasette
 from datasette.utils.asgi import Request
 
+from cloudapp_workspace import space
 from cloudapp_workspace.guard import SCOPE_KEY
 from cloudapp_workspace.permissions import may, role_allows
 from cloudapp_workspace.uploads import upload_database
@@ -22,6 +23,8 @@ from cloudapp_workspace.uploads import upload_database
 # Both lead to the control plane; the first to where its query says, afterwards.
 SIGN_IN = "/-/cloudapp/start?/"
 SIGN_OUT = "/-/cloudapp/sign-out"
+FULL = "The disk of this workspace is full: everything can be read, and nothing can be added."
+NEARLY_FULL = "The disk of this workspace is nearly full."
 HIDDEN_TABLES = (
     "_csv_progress_",
     "_enrichment_jobs",
@@ -75,21 +78,25 @@ def skip_csrf() -> bool:
 
 @hookimpl
 def register_routes() -> list[tuple[str, Any]]:
-    """Our upload handler instead of datasette-upload-dbs' own, if this image has it."""
-    if "datasette_upload_dbs" not in sys.modules:
-        return []
-    return [(r"^/-/upload-dbs$", upload_database)]
+    """The page that makes room; our upload handler instead of datasette-upload-dbs' own."""
+    ours: list[tuple[str, Any]] = [(rf"^{space.PATH}$", space.space)]
+    if "datasette_upload_dbs" in sys.modules:
+        ours.append((r"^/-/upload-dbs$", upload_database))
+    return ours
 
 
 @hookimpl
-def menu_links(request: Request | None) -> list[dict[str, str]]:
-    """Back to the workspace's page on the cloud host, and out; for visitors, in."""
+def menu_links(datasette: Datasette, request: Request | None) -> list[dict[str, str]]:
+    """What fills the disk; back to the workspace's page on the cloud host, and out. Visitors: in."""
     workspace = _ours(request).get("workspace")
     if workspace is None:
         return []
     if _ours(request).get("visitor"):
         return [{"href": SIGN_IN, "label": "Sign in"}]
+    role = _ours(request)["actor"]["role"]
+    room = [{"href": str(datasette.urls.path(space.PATH)), "label": "Disk space"}]
     return [
+        *(room if role in space.MAY else ()),
         {"href": workspace["url"], "label": "Workspace settings"},
         {"href": SIGN_OUT, "label": "Sign out"},
     ]
@@ -98,16 +105,20 @@ def menu_links(request: Request | None) -> list[dict[str, str]]:
 @hookimpl
 def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
     """For index.html: `workspace` (name, url), whether everybody may read it (only members are
-    told), and whether this person may add data.
+    told), whether this person may add data, and the disk.
     """
 
     async def variables() -> dict[str, Any]:
         actor = request.actor if request else None
         ours = _ours(request)
+        disk = space.disk_of(datasette)
+        words = FULL if disk.full else NEARLY_FULL if disk.nearly_full else ""
         return {
             "workspace": ours.get("workspace"),
             "is_public": bool(ours.get("public") and not ours.get("visitor")),
             "may_write": await may(datasette, actor, "upload-dbs"),
+            "disk_full": disk.full,
+            "disk_words": words,
         }
 
     return variables

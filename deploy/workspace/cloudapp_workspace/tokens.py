@@ -19,9 +19,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """A verified token: what it is for; with purpose "actor" also who asks, of which workspace.
+    """A verified token: what it is for.
 
-    A workspace that is `public` everybody may read; a `visitor` does so without being a member.
+    With the purpose "actor" also who asks, of which workspace: one that is `public` everybody may
+    read, and a `visitor` does so without being a member. With "probe" how many bytes the data
+    directory may hold, None when it does not say.
     """
 
     purpose: str
@@ -29,6 +31,7 @@ class Claims:
     workspace: dict[str, str] | None = None
     public: bool = False
     visitor: bool = False
+    disk: int | None = None
 
 
 def verify(headers: list[tuple[bytes, bytes]], environment: Environment) -> Claims:
@@ -51,7 +54,7 @@ def verify(headers: list[tuple[bytes, bytes]], environment: Environment) -> Clai
 
 def _claims(payload: dict[str, Any]) -> Claims:
     if payload["purpose"] == "probe":
-        return Claims("probe")
+        return Claims("probe", disk=_bytes(payload.get("disk")))
     if payload["purpose"] != "actor":
         raise Refused("unknown purpose")
     return Claims(
@@ -61,6 +64,12 @@ def _claims(payload: dict[str, Any]) -> Claims:
         public=payload.get("public") is True,
         visitor=payload.get("visitor") is True,
     )
+
+
+def _bytes(claim: Any) -> int | None:
+    if claim is not None and (not isinstance(claim, int) or isinstance(claim, bool) or claim < 0):
+        raise Refused("disk is no number of bytes")
+    return claim
 
 
 def _texts(claim: Any, names: tuple[str, ...]) -> dict[str, str]:

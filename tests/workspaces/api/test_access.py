@@ -98,6 +98,7 @@ TABLE = [
     Endpoint("POST", f"{W}/stop", LIFECYCLE, "stop", 202),
     Endpoint("POST", f"{W}/restart", LIFECYCLE, "restart", 202),
     Endpoint("POST", f"{W}/wake", LIFECYCLE, "wake", 202, status=Status.SLEEPING),
+    Endpoint("GET", f"{W}/usage", READ, "see_usage", 200),
     # --- live
     Endpoint("GET", f"{W}/wait", READ, "see", 200, values={"query": "?status=running"}),
     Endpoint("GET", f"{W}/events", READ, "read_activity", 200),

@@ -1,5 +1,6 @@
 """From what happens to what a receiver verifies; the receiver is a real server."""
 
+import json
 import threading
 from contextlib import suppress
 from typing import Any
@@ -11,8 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from standardwebhooks import WebhookVerificationError
 
 from accounts.models import User
-from deploy import lifecycle
+from deploy import lifecycle, usage
 from deploy.models import Instance
+from deploy.probe import Usage
 from deploy.states import Status
 from tests import factories
 from tests.database import somebody_waits_for_a_lock
@@ -126,6 +128,19 @@ def test_deeds_have_types(hook: Hook, workspace: Workspace, verb: str, type: str
         activity.note(workspace, None, verb)
     assert list(Delivery.objects.values_list("type", flat=True)) == [type] * bool(type)
     assert type is None or type in outbox.TYPES
+
+
+def test_a_disk_that_fills_is_told(hook: Hook, workspace: Workspace) -> None:
+    hook(events=["workspace.disk"])
+    pk = workspace.instance_id
+    for up, part in ((1, 0.5), (2, 0.9), (3, 1.0), (4, 0.1)):
+        used = int(workspace.instance.disk_limit * part)
+        usage.record({pk: Usage("run", up, 0, 0, 0, used)})
+    messages = Delivery.objects.order_by("created_at")
+    told = [json.loads(message.body)["data"]["event"] for message in messages]
+    assert [event["kind"] for event in told] == ["disk_nearly_full", "disk_full", "disk_fine"]
+    assert told[0]["text"] == "Its disk is nearly full"
+    assert told[1]["status"] is None
 
 
 def test_only_what_a_webhook_wants_is_told(

@@ -1,0 +1,158 @@
+"""How much the data directory holds, and how much it may: warned about, then read-only, never lost.
+
+The control plane says the limit with every probe, so it can change while we run. Nothing of the
+engine's enforces it: two parts of this package do. The guard refuses writes once the disk is full,
+except for those that make room, and uploads that do not fit. And SQLite itself lets no database
+grow beyond it, whatever code writes: `hold` is called before every write.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasette import database
+
+from cloudapp_workspace import storage
+
+# Of the limit, in percent; from here on people are told.
+WARN_ABOVE = 80
+# So old may a measurement be. A workspace has a few files; looking takes less than a millisecond.
+FRESH_SECONDS = 0.5
+# Beyond the limit, for what SQLite needs to take something away, and to say why an import ended.
+SLACK = 4 << 20
+# SQLite's own bound, which is as good as none.
+MOST_PAGES = 0xFFFFFFFE
+# A write-ahead log keeps the size that it once needed, unless it is told.
+LOG_BYTES = 4 << 20
+UNFINISHED = ".tmp"
+
+
+class Disk:
+    """The data directory's size and limit, in bytes."""
+
+    def __init__(self, data: Path, now: Callable[[], float] = time.monotonic) -> None:
+        self._data = data
+        self._now = now
+        self._measured_at: float | None = None
+        self._kept = 0
+        # What requests have sent so far that are not finished: their files have no name to find.
+        self.coming = 0
+        self._open: dict[Path, sqlite3.Connection] = {}
+        # None until the control plane says it, which it does before it lets anybody in.
+        self.limit: int | None = None
+
+    def used(self, *, fresh: bool = False) -> int:
+        """What is kept: files as they lie on the disk, without unfinished uploads."""
+        self._measure(fresh)
+        return self._kept
+
+    def room(self, *, fresh: bool = False) -> int | None:
+        """How much more may come, now that others upload too; None: as much as you like."""
+        self._measure(fresh)
+        return None if self.limit is None else self.limit - self._kept - self.coming
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more may come."""
+        return self.limit is not None and self.used() >= self.limit
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether people should be told."""
+        return self.limit is not None and self.used() * 100 >= self.limit * WARN_ABOVE
+
+    def _measure(self, fresh: bool) -> None:
+        now = self._now()
+        if not fresh and self._measured_at is not None and now - self._measured_at < FRESH_SECONDS:
+            return
+        self._kept = _size(self._data, leave_out=UNFINISHED)
+        self._measured_at = now
+
+    def forget(self) -> None:
+        """Measure anew next time."""
+        self._measured_at = None
+
+    def hold(self, connection: sqlite3.Connection) -> None:
+        """Let a database grow as far as the limit allows and no further.
+
+        Datasette 1.0's own may: without it no page would be shown, and there is little in it.
+        """
+        file = connection.execute("pragma database_list").fetchone()[2]
+        if not file or Path(file).name == storage.INTERNAL_DATABASE:
+            return
+        pages = MOST_PAGES
+        if self.limit is not None:
+            (size,) = connection.execute("pragma page_size").fetchone()
+            (now,) = connection.execute("pragma page_count").fetchone()
+            pages = now + max(0, self.limit + SLACK - self.used()) // size
+        connection.execute(f"pragma max_page_count = {max(1, min(pages, MOST_PAGES))}").fetchone()
+        connection.execute(f"pragma journal_size_limit = {LOG_BYTES}").fetchone()
+
+    def hold_all_writes(self) -> None:
+        """Have Datasette call `hold` before every write, with the connection that writes.
+
+        Both releases hand each write to the writing thread as one of these.
+        """
+        original, hold = database.WriteTask, self.hold
+
+        class HeldTask(original):  # type: ignore[misc, valid-type]
+            __slots__ = ()
+
+            def __init__(self, fn: Callable[[Any], Any], *args: Any, **more: Any) -> None:
+                def held(connection: sqlite3.Connection) -> Any:
+                    hold(connection)
+                    return fn(connection)
+
+                super().__init__(held, *args, **more)
+
+        database.WriteTask = HeldTask
+
+    def keep_open(self, file: Path) -> None:
+        """Have a database's write-ahead log and its index there from now on.
+
+        Whoever reads needs both, and makes them when they are missing: with a full disk, that would
+        fail. It reads nothing meanwhile, so that it is in nobody's way.
+        """
+        connection = sqlite3.connect(file, check_same_thread=False)
+        try:
+            connection.execute("select count(*) from sqlite_master").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self._open[file] = connection
+
+    def let_go(self, file: Path | None = None) -> None:
+        """Close one of them, or all."""
+        for one in [file] if file else list(self._open):
+            if connection := self._open.pop(one, None):
+                connection.close()
+
+    def shrink_logs(self) -> None:
+        """Move large write-ahead logs into their databases, if nobody reads just now."""
+        for file in storage.database_files(self._data):
+            log = file.with_name(f"{file.name}-wal")
+            if log.exists() and log.stat().st_size > LOG_BYTES:
+                storage.try_to_checkpoint(file)
+        self.forget()
+
+
+def _size(directory: Path, leave_out: str = "") -> int:
+    """Bytes on the disk of everything below; what goes away meanwhile does not count."""
+    total = 0
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name == leave_out:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    total += _size(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    except FileNotFoundError:
+        pass
+    return total

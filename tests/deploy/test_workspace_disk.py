@@ -1,0 +1,339 @@
+"""A workspace's disk, measured and limited from inside, with each Datasette; and a full one."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import docker
+import httpx
+import pytest
+
+from deploy import probe
+from deploy.images import DEFAULT_RELEASE
+from deploy.models import Instance
+from tests.deploy.workspace_support import (
+    ALPHA,
+    START_SECONDS,
+    TEST_LABEL,
+    Workspace,
+    wait_until,
+    workspace,
+)
+
+MIB = 1 << 20
+# Beyond its limit a database may grow by so much, for what deleting needs (disk.py).
+SLACK = 4 * MIB
+
+
+@pytest.fixture(scope="module", params=[DEFAULT_RELEASE, ALPHA])
+def workspace_image(request: pytest.FixtureRequest) -> str:
+    """The image of either release."""
+    name = "alpha_image" if request.param == ALPHA else "workspace_image"
+    return str(request.getfixturevalue(name))
+
+
+only_alpha = pytest.mark.parametrize("workspace_image", [ALPHA], indirect=True)
+
+
+def database(path: Path, size: int, table: str = "birds") -> bytes:
+    """A SQLite file of about so many bytes."""
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"create table {table} (id integer primary key, song blob)")
+        songs = [(bytes(100_000),) for _ in range(max(1, size // 100_000))]
+        connection.executemany(f"insert into {table} (song) values (?)", songs)  # noqa: S608
+    connection.close()
+    return path.read_bytes()
+
+
+def upload(client: httpx.Client, name: str, data: bytes) -> httpx.Response:
+    files = {"db": (f"{name}.db", data)}
+    headers = {"Accept": "application/json"}
+    fields = {"xhr": "1", "db_name": name}
+    return client.post("/-/upload-dbs", files=files, data=fields, headers=headers)
+
+
+def address(response: httpx.Response) -> str:
+    assert response.status_code == 200, response.text
+    found: str = response.json()["redirect"].strip("/")
+    return found
+
+
+def rows(client: httpx.Client, database: str, table: str = "birds") -> int:
+    response = client.get(f"/{database}/{table}.json?_shape=array&_size=max&_col=id")
+    assert response.status_code == 200, response.text
+    return len(response.json())
+
+
+def disk_bytes(instance: Workspace, limit: int | None = None) -> int:
+    """Tell it its limit, if any; return what it says that it holds."""
+    told = instance.health(disk=limit) if limit is not None else instance.health()
+    found: int = told["usage"]["disk_bytes"]
+    return found
+
+
+def make_room(client: httpx.Client, **fields: str) -> str:
+    response = client.post("/-/space", data=fields)
+    assert response.status_code == 200, response.text
+    return response.text
+
+
+# --- what it says --------------------------------------------------------------------------------
+
+
+def test_it_says_what_it_uses(workspace_container: Workspace, tmp_path: Path) -> None:
+    before = workspace_container.health()["usage"]
+    assert before["memory_bytes"] > 10 * MIB
+    assert before["cpu_seconds"] > 0
+    with workspace_container.as_role("owner") as client:
+        address(upload(client, "birds", database(tmp_path / "birds.db", 3 * MIB)))
+    after = workspace_container.health()["usage"]
+    assert after["run"] == before["run"]
+    assert after["requests"] == before["requests"] + 1
+    assert after["cpu_seconds"] >= before["cpu_seconds"]
+    assert after["up_seconds"] > before["up_seconds"]
+    wait_until(lambda: disk_bytes(workspace_container) > before["disk_bytes"] + 2 * MIB, "the file")
+    assert workspace_container.stop() == 0
+    workspace_container.start()
+    again = workspace_container.health()["usage"]
+    assert again["run"] != before["run"]
+    assert again["requests"] == 0
+
+
+def test_the_control_plane_asks_and_tells(workspace_container: Workspace) -> None:
+    """Both sides as they are: what the probe sends, and what it makes of the answer."""
+    instance = Instance(id=UUID(workspace_container.id), key=workspace_container.key, disk_mb=3)
+    health = probe.health(instance, f"unix:{workspace_container.socket}", START_SECONDS)
+    assert health.usage is not None
+    assert health.usage.memory_bytes > 10 * MIB
+    assert health.usage.disk_bytes > 0
+    with workspace_container.as_role("owner") as client:
+        assert "of 3.0 MiB" in client.get("/-/space").text
+
+
+def test_a_limit_that_is_no_number_is_no_probe(workspace_container: Workspace) -> None:
+    for wrong in ("10", -1, 1.5, True):
+        with workspace_container.client(workspace_container.token(disk=wrong)) as client:
+            assert client.get("/-/instance/health").status_code == 403
+
+
+# --- what it refuses -----------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_read_only_until_there_is_room(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    with workspace_container.as_role("owner") as client:
+        first = address(upload(client, "first", database(tmp_path / "1.db", 5 * MIB)))
+        second = address(upload(client, "second", database(tmp_path / "2.db", 5 * MIB)))
+        limit = 9 * MIB
+        disk_bytes(workspace_container, limit)
+
+        refused = upload(client, "third", database(tmp_path / "3.db", MIB))
+        assert refused.status_code == 507
+        assert refused.json() == {"ok": False, "error": "The disk of this workspace is full"}
+        page = client.post("/-/upload-csvs", headers={"Accept": "text/html"})
+        assert page.status_code == 507
+        assert "Everything can be read" in page.text
+        # Nothing is lost, and everything is read.
+        assert rows(client, first) == rows(client, second) == 5 * MIB // 100_000
+        assert "is full" in client.get("/").text
+
+        # The way back: not by mistake, and then for good.
+        unsure = client.post("/-/space", data={"do": "drop", "database": first, "table": "birds"})
+        assert unsure.status_code == 400
+        assert rows(client, first)
+        said = make_room(client, do="drop", database=first, table="birds", sure="yes")
+        assert "The table birds is deleted" in said
+        assert "The disk is full." in said  # the pages are free, and still there
+        assert "The disk is full." not in make_room(client, do="compact", database=first)
+        address(upload(client, "third", database(tmp_path / "4.db", MIB)))
+        make_room(client, do="remove", database=second, sure="yes")
+        assert client.get(f"/{second}").status_code == 404
+        assert not [name for name in workspace_container.files() if name.startswith(second)]
+        # Where uploads go, it stays.
+        assert "it stays" in make_room(client, do="remove", database="data", sure="yes")
+
+
+def test_a_larger_limit_counts_while_it_runs(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    data = database(tmp_path / "birds.db", 3 * MIB)
+    with workspace_container.as_role("owner") as client:
+        disk_bytes(workspace_container, 1000)
+        assert upload(client, "birds", data).status_code == 507
+        disk_bytes(workspace_container, 100 * MIB)
+        assert rows(client, address(upload(client, "birds", data)))
+
+
+def test_what_does_not_fit_is_refused_before_and_while_it_comes(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    limit = 12 * MIB
+    disk_bytes(workspace_container, limit)
+    large = database(tmp_path / "large.db", 40 * MIB)
+    with workspace_container.as_role("owner") as client:
+        refused = upload(client, "large", large)
+        assert refused.status_code == 507
+        assert refused.json()["error"] == "There is no room for this upload"
+        assert len([name for name in workspace_container.files() if name.endswith(".db")]) == 1
+
+        def parts() -> Iterator[bytes]:
+            """Without a length: nobody knows how much comes."""
+            boundary = b"--x\r\nContent-Disposition: form-data; name="
+            yield boundary + b'"db"; filename="large.db"\r\n\r\n'
+            for start in range(0, len(large), MIB):
+                yield large[start : start + MIB]
+            yield b"\r\n--x--\r\n"
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        refused = client.post("/-/upload-dbs", content=parts(), headers=headers)
+        assert refused.status_code == 507, refused.text
+        assert refused.json()["error"] == "There is no room for this upload"
+        assert client.get("/data.json").status_code == 200
+    wait_until(lambda: not unfinished(workspace_container), "the rest of the upload to go")
+    assert disk_bytes(workspace_container) < limit
+
+
+def unfinished(instance: Workspace) -> list[str]:
+    return [name for name in instance.files() if name.startswith(".tmp/")]
+
+
+def test_an_import_that_grows_too_large_ends_in_words(workspace_container: Workspace) -> None:
+    """The plugin writes by itself, long after its request: SQLite stops it."""
+    limit = 12 * MIB
+    disk_bytes(workspace_container, limit)
+    csv = b"id,song\n" + b"".join(b"%d,%s\n" % (n, b"la" * 50_000) for n in range(105))
+    with workspace_container.as_role("editor") as client:
+        response = client.post(
+            "/-/upload-csvs",
+            files={"csv": ("birds.csv", csv, "text/csv")},
+            data={"xhr": "1", "table": "birds"},
+        )
+        assert response.status_code == 200, response.text
+        wait_until(lambda: not workspace_container.health(disk=limit)["busy"], "the import")
+        progress = client.get("/data/_csv_progress_.json?_shape=array").json()
+        assert [row["error"] for row in progress] == ["database or disk is full"], progress
+        assert rows(client, "data")
+    assert database_bytes(workspace_container, "data") <= limit + SLACK + MIB
+
+
+def database_bytes(instance: Workspace, name: str) -> int:
+    return len(instance.get_file(f"/data/{name}.db"))
+
+
+@only_alpha
+def test_sql_may_delete_on_a_full_disk_and_not_grow(workspace_container: Workspace) -> None:
+    limit = 8 * MIB
+
+    def write(client: httpx.Client, sql: str) -> httpx.Response:
+        return client.post("/data/-/execute-write", json={"sql": sql})
+
+    with workspace_container.as_role("owner") as client:
+        create = {"table": "birds", "rows": [{"id": 1, "song": "la"}], "pk": "id"}
+        assert client.post("/data/-/create", json=create).status_code == 201
+        disk_bytes(workspace_container, limit)
+        fill = "insert into birds (song) values (zeroblob(1000000))"
+        codes = [write(client, fill).status_code for _ in range(30)]
+        assert codes[0] == 200
+        assert codes[-1] != 200
+        assert disk_bytes(workspace_container) <= 2 * (limit + SLACK)
+        held = rows(client, "data")
+        assert client.post("/data/birds/-/insert", json={"row": {"song": "x"}}).status_code == 507
+        assert write(client, "delete from birds where id > 2").status_code == 200
+        assert rows(client, "data") == 2 < held
+        make_room(client, do="compact", database="data")
+        assert disk_bytes(workspace_container) < limit
+        inserted = client.post("/data/birds/-/insert", json={"row": {"song": "x"}})
+        assert inserted.status_code == 201, inserted.text
+
+
+def test_viewers_make_no_room_and_everybody_sees_a_page_that_works(
+    workspace_container: Workspace,
+) -> None:
+    with workspace_container.as_role("viewer") as client:
+        assert client.get("/-/space").status_code == 403
+        assert client.post("/-/space", data={"do": "compact"}).status_code == 403
+        assert "/-/space" not in client.get("/").text
+    with workspace_container.as_role("editor") as client:
+        assert "/-/space" in client.get("/").text
+        assert client.post("/-/space", data={"do": "nothing"}).status_code == 400
+        disk_bytes(workspace_container, 100 * MIB)
+        page = client.get("/-/space").text
+        assert re.search(r"KiB of 100\.0 MiB\s*used", page), page
+
+
+# --- a volume that is really full ----------------------------------------------------------------
+
+
+@pytest.fixture
+def small(
+    workspace_docker: docker.DockerClient, workspace_image: str, tmp_path: Path
+) -> Iterator[Workspace]:
+    """A workspace on a disk of 24 MiB, which outlives its stops."""
+    options = {"type": "tmpfs", "device": "tmpfs", "o": "size=24m,uid=10001,gid=10001,mode=0755"}
+    with workspace(workspace_docker, workspace_image, tmp_path / "small", options) as made:
+        mounts: Any = {made.volume.name: {"bind": "/data", "mode": "rw"}}
+        holder = workspace_docker.containers.run(
+            workspace_image,
+            entrypoint=["/usr/bin/sleep", "infinity"],
+            labels={TEST_LABEL: "1"},
+            volumes=mounts,
+            network_mode="none",
+            detach=True,
+        )
+        try:
+            made.start()
+            yield made
+        finally:
+            print(made.report())  # shown when the test failed
+            holder.remove(force=True)
+
+
+FILL = """
+import errno
+with open("/data/fill", "ab", buffering=0) as file:
+    for size in (1 << 20, 1 << 12, 1):
+        try:
+            while True:
+                file.write(bytes(size))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+"""
+
+
+def test_a_disk_that_is_really_full_loses_nothing_and_neighbours_feel_nothing(
+    small: Workspace, workspace_container: Workspace, tmp_path: Path
+) -> None:
+    neighbour = workspace_container
+    with small.as_role("owner") as client:
+        birds = address(upload(client, "birds", database(tmp_path / "birds.db", 5 * MIB)))
+        assert rows(client, birds) == 5 * MIB // 100_000
+        large = upload(client, "large", database(tmp_path / "large.db", 30 * MIB))
+        assert not (large.status_code == 200 and large.json()["ok"]), large.text
+        done = small.execute("/opt/workspace/bin/python", "-IBc", FILL)
+        assert done.code == 0, done.output
+        refused = upload(client, "more", database(tmp_path / "more.db", 3 * MIB))
+        assert not (refused.status_code == 200 and refused.json()["ok"]), refused.text
+        assert rows(client, birds) == 5 * MIB // 100_000
+        assert small.health()["usage"]["disk_bytes"] > 20 * MIB
+
+    with neighbour.as_role("owner") as client:
+        there = address(upload(client, "birds", database(tmp_path / "theirs.db", 5 * MIB)))
+        assert rows(client, there) == 5 * MIB // 100_000
+
+    # It stops in order and comes up again, still full.
+    assert small.stop() == 0
+    small.start()
+    with small.as_role("owner") as client:
+        assert rows(client, birds) == 5 * MIB // 100_000
+        assert small.execute("/usr/bin/rm", "/data/fill").code == 0
+    # With room again, and a start later at the latest, everything is as before.
+    assert small.stop() == 0
+    small.start()
+    with small.as_role("owner") as client:
+        assert rows(client, birds) == 5 * MIB // 100_000
+        more = address(upload(client, "more", database(tmp_path / "again.db", 3 * MIB)))
+        assert rows(client, more) == 3 * MIB // 100_000
