@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -80,21 +81,18 @@ def queries(client: Client, address: str) -> int:
 # --- the front page ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["/admin/", "/admin/attention/"])
-def test_it_costs_the_same_for_10_and_for_10_000(operator: Client, address: str) -> None:
+def test_it_costs_the_same_for_10_and_for_10_000(operator: Client) -> None:
+    pages = ("/admin/", "/admin/attention/", "/admin/workspaces/workspace/")
     bulk(10)
-    few = queries(operator, address)
+    few = [queries(operator, address) for address in pages]
     bulk(9_990)
-    assert queries(operator, address) == few
-    assert few < 70
+    assert [queries(operator, address) for address in pages] == few
+    assert max(few) < 70
 
 
-def test_the_list_of_workspaces_costs_the_same_too(operator: Client) -> None:
+def test_workspaces_are_found(operator: Client) -> None:
     address = "/admin/workspaces/workspace/"
-    bulk(60)
-    few = queries(operator, address)
-    bulk(2_000)
-    assert queries(operator, address) == few
+    bulk(9)
     for query in ("status=failed", "used=not-week", "q=ops@example.org", "image=1", "plugin=x"):
         assert operator.get(f"{address}?{query}").status_code == 200
 
@@ -285,7 +283,7 @@ def test_pages_are_sound(operator: Client) -> None:
         page = html.Page(operator.get(address).content.decode())
         levels = [int(e.tag[1]) for e in page.elements if re.fullmatch(r"h[1-6]", e.tag)]
         assert levels.count(1) <= 2, name  # Django's own frame has one too
-        jumps = [(a, b) for a, b in zip(levels, levels[1:], strict=False) if b > a + 1]
+        jumps = [(a, b) for a, b in pairwise(levels) if b > a + 1]
         assert not jumps, (name, levels)
         ids = [e.get("id") for e in page.elements if e.get("id")]
         assert len(ids) == len(set(ids)), name

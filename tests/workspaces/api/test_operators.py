@@ -445,6 +445,15 @@ def test_the_fleet_in_numbers(ops: Api, owner: User) -> None:
         "orphans": {"container": 1, "volume": 1},
         "users": 2,
         "new_users": 1,
+        "attention": {
+            "beat-silent": 1,
+            "host-unknown": 1,
+            "image-failed": 1,
+            "instance-failing": 2,
+            "orphan-container": 1,
+            "orphan-volume": 1,
+            "spares-missing": 1,
+        },
     }
 
 
