@@ -92,6 +92,13 @@ class Share:
     unit: str
     words: str
     url: str
+    # Whether something fails when more is taken than there is. Processors are shared.
+    hard: bool = True
+
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody should look."""
+        return self.hard and self.percent > 90
 
     @property
     def percent(self) -> int:
@@ -206,7 +213,15 @@ def _shares() -> list[Share]:
         Share(
             "Memory", _gib(used["memory"]), _maybe_gib(hosts["memory"]), "GiB", containers, running
         ),
-        Share("CPU", float(used["cpus"] or 0), hosts["cores"], "cores", containers, running),
+        Share(
+            "CPU",
+            float(used["cpus"] or 0),
+            hosts["cores"],
+            "cores",
+            containers,
+            running,
+            hard=False,
+        ),
         Share("Disk", _gib(taken), _maybe_gib(disk), "GiB", "images, volumes and all else", facts),
     ]
 
@@ -321,7 +336,7 @@ def _times(title: str, asked: QuerySet[InstanceEvent], kind: str) -> Times:
     ).order_by("id")
     newest = asked.filter(at__gte=since).order_by("-at")
     pairs = newest.annotate(up_at=Subquery(up.values("at")[:1])).values_list("at", "up_at")
-    spans = [up_at - at for at, up_at in pairs[:TIMES] if up_at]
+    spans = [up_at - at for at, up_at in pairs[:TIMES] if up_at and up_at >= at]
     took = sorted(round(span.total_seconds() * 1000) for span in spans)
     url = _list("deploy_instanceevent", kind__exact=kind, at__gte=str(since))
     if not took:

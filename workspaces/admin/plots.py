@@ -22,10 +22,10 @@ def bars(title: str, values: Sequence[int]) -> SafeString:
     return _picture(title, WIDTH, HEIGHT, marks)
 
 
-def share(title: str, percent: int) -> SafeString:
+def share(title: str, percent: int, *, short: bool = False) -> SafeString:
     """Return a bar that is filled so far; what is more than all of it is full, and says so."""
     filled = min(100, max(0, percent))
-    kind = "over" if percent > 90 else "bar"
+    kind = "over" if short else "bar"
     marks = format_html(
         '<rect class="rest" x="0" y="0" width="100" height="6"/>'
         '<rect class="{}" x="0" y="0" width="{}" height="6"/>',

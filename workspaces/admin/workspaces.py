@@ -5,11 +5,12 @@ its members can read of it.
 """
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.core.paginator import Page, Paginator
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.forms import Form
@@ -150,9 +151,9 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         "status",
         "owners",
         "plan",
-        "release",
+        "version",
         "last_used",
-        "created_at",
+        "made",
     )
     list_filter = (
         StatusFilter,
@@ -191,9 +192,19 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         return ", ".join(str(member.user) for member in owning)
 
     @admin.display(description="last used", ordering="instance__last_used_at")
-    def last_used(self, workspace: Workspace) -> Any:
+    def last_used(self, workspace: Workspace) -> str:
         """When somebody last asked for a page."""
-        return workspace.instance.last_used_at
+        return naturaltime(workspace.instance.last_used_at)
+
+    @admin.display(description="made", ordering="created_at")
+    def made(self, workspace: Workspace) -> str:
+        """On which day."""
+        return f"{workspace.created_at:%Y-%m-%d}"
+
+    @admin.display(description="release", ordering="release")
+    def version(self, workspace: Workspace) -> str:
+        """Which Datasette it runs."""
+        return workspace.release.version
 
     # --- deeds ---------------------------------------------------------------------------------
 
@@ -376,14 +387,18 @@ def _container(instance: Instance) -> list[tuple[str, Any]]:
         ("Data volume", instance.volume or "none: a successor has it"),
         ("Endpoint", instance.endpoint or "none"),
         ("Secrets", ", ".join(sorted(instance.secrets)) or "none"),
-        ("Started", instance.started_at or "not now"),
-        ("Last answered first", instance.ready_at or "never"),
-        ("Last used", instance.last_used_at),
+        ("Started", _when(instance.started_at, "not now")),
+        ("First answer of this run", _when(instance.ready_at, "never")),
+        ("Last used", _when(instance.last_used_at)),
         ("Failures in a row", instance.attempts),
-        ("Next attempt", instance.next_attempt_at or "when something changes"),
-        ("Worker's lease until", instance.lease_expires_at or "nobody is at it"),
+        ("Next attempt", _when(instance.next_attempt_at, "when something changes")),
+        ("Worker's lease until", _when(instance.lease_expires_at, "nobody is at it")),
         ("Waits for", instance.predecessor if _waits(instance) else "nothing"),
     ]
+
+
+def _when(at: datetime | None, never: str = "") -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else never
 
 
 def _waits(instance: Instance) -> bool:

@@ -21,7 +21,8 @@ def plot(series: Series) -> SafeString:
 @register.simple_tag
 def share(one: Share) -> SafeString:
     """Draw how much is taken."""
-    return plots.share(f"{one.title}: {one.percent} % taken", one.percent)
+    words = f"{one.title}: {one.percent} % taken"
+    return plots.share(words, one.percent, short=one.is_short)
 
 
 @register.filter
