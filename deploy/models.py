@@ -6,6 +6,7 @@ Only deploy.lifecycle writes an Instance's state; everybody else asks it to.
 import uuid
 from typing import ClassVar
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -182,6 +183,8 @@ class InstanceEvent(models.Model):
                 name="events_that_people_wait_for",
             ),
             models.Index(fields=["at"], condition=Q(failed=True), name="events_that_failed"),
+            # They are written in the order of time, so that this is small.
+            BrinIndex(fields=["at"], name="events_by_time", pages_per_range=16),
         ]
 
     def __str__(self) -> str:

@@ -137,8 +137,8 @@ def _there() -> QuerySet[Instance]:
 
 def _quiet(since: datetime) -> Q:
     """Nothing happened to it since then."""
-    news = InstanceEvent.objects.filter(instance=OuterRef("pk"), at__gt=since)
-    return Q(~Exists(news), created_at__lt=since)
+    news = InstanceEvent.objects.filter(at__gt=since)
+    return Q(created_at__lt=since) & ~Q(pk__in=news.values("instance"))
 
 
 def _failing_rows() -> QuerySet[Instance]:
@@ -264,7 +264,7 @@ def _images(named: int) -> tuple[int, list[Item]]:
     def item(image: Image) -> Item:
         words = f"The image {image.reference[-12:]} failed: {_first_line(image.error)}"
         url = _page("deploy_image", image.pk)
-        return Item("image-failed", image.reference, words, url, image.created_at)
+        return Item("image-failed", image.reference[-12:], words, url, image.created_at)
 
     return _some(rows.order_by("-created_at"), named, item)
 

@@ -184,7 +184,7 @@ def _statuses(by_status: Mapping[str, int]) -> list[Number]:
 def _image_counts(states: Mapping[str, int]) -> list[Number]:
     return [
         Number(
-            str(state.label),
+            state.value,
             states.get(state.value, 0),
             _list("deploy_image", state__exact=state.value),
             state.value,
