@@ -83,7 +83,8 @@ def give_up(pk: int, words: str) -> None:
         change.workspace = locked(change.workspace_id, change.wanted.all())
         _refuse_given_up(change)
         if Change.objects.filter(pk=pk, step=Step.SWITCH).exists():
-            _conclude(change, _Clock(change), watched, Trouble(words))
+            if not _conclude(change, _Clock(change), watched, Trouble(words)):
+                raise lifecycle.NotAllowed("It was brought back just now. Look again.")
         else:
             _finish(change, Change.State.FAILED, words)
 

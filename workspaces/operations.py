@@ -103,8 +103,10 @@ def give_up_change(workspace: Workspace, by: User) -> None:
         with transaction.atomic():
             change_runs.give_up(change.pk, GIVEN_UP)
             activity.note(change.workspace, by, "gave_up_change")
-    except (lifecycle.NotAllowed, change_runs.GivenUp) as error:
+    except change_runs.GivenUp as error:
         raise Refused("This change is over.") from error
+    except lifecycle.NotAllowed as error:
+        raise Refused(str(error)) from error
 
 
 def may_forget(instance: Instance) -> bool:

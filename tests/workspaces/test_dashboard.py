@@ -121,8 +121,10 @@ def test_a_status_leads_to_those_that_have_it(operator: Client) -> None:
             assert there == (status.value == number.label), (status, number)
 
 
-def test_what_happened_over_time(staff: User) -> None:
+def test_what_happened_over_time(staff: User, operator: Client) -> None:
     workspace = factories.make_workspace(factories.make_user())
+    older = factories.make_workspace(factories.make_user())
+    Workspace.objects.filter(pk=older.pk).update(created_at=timezone.now() - timedelta(days=40))
     now = timezone.now()
     history = workspace.instance.history
     at = now - timedelta(minutes=1)
@@ -138,6 +140,12 @@ def test_what_happened_over_time(staff: User) -> None:
         assert totals["Workspaces made", span] == 1
         assert totals["Wakes", span] == 1
         assert totals["Failures", span] == 1
+    for series in shown["series"]:
+        (point,) = [point for point in series.points if point.value]
+        listed = operator.get(point.url).content.decode()
+        named = str(workspace.instance_id) if "Workspaces" not in series.title else workspace.slug
+        assert named in listed
+        assert older.slug not in listed
     wakes = shown["times"][1]
     assert (wakes.count, wakes.p50, wakes.p95) == (1, 300, 300)
 
