@@ -40,7 +40,7 @@ def test_operators_look_only_while_an_owner_lets_them(person: Person, operator: 
 
     person.go(f"/workspaces/{slug}/")
     person.page.get_by_role("button", name="Let them look for 1 day").click()
-    person.page.get_by_text("Operators may look at the data").wait_for()
+    person.page.get_by_text("Operators may look at the data", exact=True).wait_for()
     operator.page.goto(address)
     assert operator.page.url == address
     person.go(f"/workspaces/{slug}/activity/")
@@ -73,7 +73,7 @@ def test_the_front_page_and_a_rebuild(person: Person, operator: Person) -> None:
     operator.page.get_by_role("button", name="Give up the change").wait_for()
     person.go(f"/workspaces/{slug}/activity/")
     until(person, person.page.url, "built anew")
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while "changed the plugins built anew" not in " ".join(person.page.inner_text("body").split()):
         assert time.monotonic() < deadline, person.page.inner_text("body")[:800]
         person.page.wait_for_timeout(500)
