@@ -34,6 +34,7 @@ NEEDS: Mapping[str, Role] = {
     "change_secrets": Role.OWNER,
     "change_members": Role.OWNER,
     "change_visibility": Role.OWNER,
+    "allow_support": Role.OWNER,
     "delete": Role.OWNER,
     "undelete": Role.OWNER,
 }

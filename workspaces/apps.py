@@ -1,6 +1,7 @@
 """What does a customer have, and who may do what?"""
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class WorkspacesConfig(AppConfig):
@@ -13,3 +14,9 @@ class WorkspacesConfig(AppConfig):
 
         lifecycle.happened.connect(outbox.hear)
         lifecycle.happened.connect(notices.hear)
+
+
+class OperatorsConfig(AdminConfig):
+    """Django's admin, as the operators' site."""
+
+    default_site = "workspaces.site.OperatorsSite"

@@ -18,7 +18,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import User
-from workspaces import activity, mailing
+from workspaces import activity, mailing, members
 from workspaces.handoff_tokens import digest, new_token
 from workspaces.models import Invitation, Member, OutgoingMail, Role, Workspace
 from workspaces.services import Refused, TooOften, changing
@@ -34,7 +34,6 @@ ROLE_WORDS = {
     Role.EDITOR: "you can read everything, upload and change data",
     Role.OWNER: "you can do everything, also invite and remove people",
 }
-_A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
 
 
 def pending(workspace: Workspace) -> QuerySet[Invitation]:
@@ -157,11 +156,10 @@ def accept(invitation: Invitation, user: User) -> Workspace:
         if not how.verified:
             words = f"First verify that {masked(good.email)} is yours."
             raise Refused(words, code="role_too_low")
+        if how.member is None:
+            members.add(current, user, Role(good.role))
         good.accepted_at, good.accepted_by = timezone.now(), user
         good.save(update_fields=["accepted_at", "accepted_by"])
-        if how.member is None:
-            Member.objects.create(workspace=current, user=user, role=good.role)
-            activity.note(current, user, "joined", f"as {_A_ROLE[Role(good.role)]}")
     return current
 
 
@@ -281,7 +279,7 @@ def _mail(invitation: Invitation, token: str, by: User) -> None:
         by=by,
         inviter=by.display_name,
         inviter_email=by.email,
-        role=_A_ROLE[Role(invitation.role)],
+        role=members.A_ROLE[Role(invitation.role)],
         role_words=ROLE_WORDS[Role(invitation.role)],
         expires_at=invitation.expires_at,
         link=f"{settings.CLOUD_URL}/invitations/{token}/",

@@ -8,27 +8,26 @@ from workspaces import activity
 from workspaces.models import Member, Role, Workspace
 from workspaces.services import Refused, changing
 
+A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
 
-def add(workspace: Workspace, user: User, role: Role, *, by: User) -> Member:
-    """Make somebody a member. Raises Refused, with the code member_limit when there is no room.
 
-    Whether `by` may do so, the caller has asked: an invitation is as good as its owner's word.
-    """
+def add(workspace: Workspace, user: User, role: Role) -> Member:
+    """Let somebody in who was invited. Raises Refused, with the code member_limit when it is full."""
     with changing(workspace) as current:
         if current.members.filter(user=user).exists():
             raise Refused("This person belongs to the workspace already.")
         room_for_another(current)
-        activity.note(current, by, "added_member", f"{user.display_name}: {role}")
+        activity.note(current, user, "joined", f"as {A_ROLE[role]}")
         return Member.objects.create(workspace=current, user=user, role=role)
 
 
-def room_for_another(workspace: Workspace, coming: int = 1) -> None:
+def room_for_another(workspace: Workspace) -> None:
     """Refuse more members than the plan allows. The caller holds the row, as by `changing`.
 
     So of two who come at once, the second one is counted behind the first.
     """
     limit = workspace.plan.max_members
-    if workspace.members.count() + coming > limit:
+    if workspace.members.count() >= limit:
         words = (
             f"A workspace of the plan {workspace.plan} has room for {limit} "
             f"{'member' if limit == 1 else 'members'}. Take somebody out first, or ask the "

@@ -3,6 +3,7 @@
 In the transaction of what it tells of. Who may read it in the browser sees the same there.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,16 +23,23 @@ QUIET_AFTER_FULL = timedelta(days=1)
 
 
 def hear(event: InstanceEvent, **_: Any) -> None:
-    """Tell that a workspace failed: at the third failure in a row, and not at those that follow.
+    """Tell what an instance's event means for its owners, if anything."""
+    kind = "failed" if event.status == Status.FAILED else event.kind
+    tell = _OF_EVENTS.get(kind)
+    if tell is None:
+        return
+    found = Workspace.objects.filter(instance=event.instance_id, deleted_at=None)
+    if workspace := found.select_related("instance").first():  # a spare's is nobody's business
+        tell(workspace, event)
+
+
+def _failed(workspace: Workspace, event: InstanceEvent) -> None:
+    """Tell of the third failure in a row, and not of those that follow.
 
     The count begins anew when it ran well for a while, or when somebody asked for a start.
     """
-    if event.status != Status.FAILED:
+    if workspace.instance.attempts != FAILED_AFTER_ATTEMPTS:
         return
-    found = Workspace.objects.filter(instance=event.instance_id, deleted_at=None)
-    workspace = found.select_related("instance").first()
-    if workspace is None or workspace.instance.attempts != FAILED_AFTER_ATTEMPTS:
-        return  # a spare's is nobody's business
     if not _told_lately(workspace, "failed", QUIET_AFTER_FAILURE):
         _tell(workspace, "failed", str(event.pk), error=workspace.instance.last_error)
 
@@ -52,18 +60,25 @@ def deletion(deed: Activity, purge_at: datetime) -> None:
     _tell(deed.workspace, "deletion", str(deed.pk), who=who, purge_at=purge_at)
 
 
-def disk_nearly_full(workspace: Workspace, percent: int) -> None:
-    """Tell that its disk is nearly full; however often this is called, at most once a week."""
+def _disk_nearly_full(workspace: Workspace, event: InstanceEvent) -> None:
+    """Tell that its disk is nearly full; however often that happens, at most once a week."""
     if not _told_lately(workspace, "disk_nearly_full", QUIET_AFTER_NEARLY_FULL):
-        today = timezone.now().date().isoformat()
-        _tell(workspace, "disk_nearly_full", f"{workspace.pk}:{today}", percent=percent)
+        instance = workspace.instance
+        percent = 100 * (instance.disk_bytes or 0) // instance.disk_limit
+        _tell(workspace, "disk_nearly_full", str(event.pk), percent=percent)
 
 
-def disk_full(workspace: Workspace) -> None:
-    """Tell that its disk is full; however often this is called, at most once a day."""
+def _disk_full(workspace: Workspace, event: InstanceEvent) -> None:
+    """Tell that its disk is full; however often that happens, at most once a day."""
     if not _told_lately(workspace, "disk_full", QUIET_AFTER_FULL):
-        today = timezone.now().date().isoformat()
-        _tell(workspace, "disk_full", f"{workspace.pk}:{today}")
+        _tell(workspace, "disk_full", str(event.pk))
+
+
+_OF_EVENTS: Mapping[str, Callable[[Workspace, InstanceEvent], None]] = {
+    "failed": _failed,
+    "disk_nearly_full": _disk_nearly_full,
+    "disk_full": _disk_full,
+}
 
 
 def _told_lately(workspace: Workspace, kind: str, within: timedelta) -> bool:

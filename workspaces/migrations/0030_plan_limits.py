@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("workspaces", "0015_deeds_of_workspace"),
+        ("workspaces", "0020_teams"),
     ]
 
     operations = [

@@ -140,11 +140,15 @@ def test_a_failing_spare_is_nobodys_business(workspace: Workspace) -> None:
 # --- the disk ------------------------------------------------------------------------------------
 
 
+def fill(instance: Instance, percent: int) -> None:
+    """What a measurement writes down."""
+    size = instance.disk_limit * percent // 100 + 1
+    lifecycle.record_usage({instance: Usage("run", 1.0, 1.0, 1, 1, size)})
+
+
 def test_a_disk_is_told_of_once_however_often_it_is_measured(workspace: Workspace) -> None:
-    for percent in (81, 82, 90):
-        notices.disk_nearly_full(workspace, percent)
-    for _ in range(3):
-        notices.disk_full(workspace)
+    for percent in (10, 81, 90, 100, 10, 90, 100):
+        fill(workspace.instance, percent)
     assert [kind for kind, _ in told()] == ["disk_full", "disk_nearly_full"]
     nearly = OutgoingMail.objects.get(kind="disk_nearly_full")
     assert nearly.subject == "The disk of “Trees” is 81 % full"
