@@ -15,6 +15,7 @@ import docker
 import pytest
 from django.conf import settings
 from django.core.servers.basehttp import WSGIRequestHandler
+from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi

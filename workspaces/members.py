@@ -12,7 +12,7 @@ A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an own
 
 
 def add(workspace: Workspace, user: User, role: Role) -> Member:
-    """Let somebody in who was invited. Raises Refused, with the code member_limit when it is full."""
+    """Let somebody in who was invited. Raises Refused, code member_limit when it is full."""
     with changing(workspace) as current:
         if current.members.filter(user=user).exists():
             raise Refused("This person belongs to the workspace already.")

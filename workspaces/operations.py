@@ -11,7 +11,7 @@ from accounts.models import User
 from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Desired, Observed, StopReason
-from workspaces import activity, change_runs, changes, notices, plans, sets
+from workspaces import activity, change_runs, changes, notices, plans
 from workspaces.models import Change, Plan, Workspace
 from workspaces.services import Refused, changing, locked
 

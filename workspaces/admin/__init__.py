@@ -1,4 +1,4 @@
-"""The operators' pages: customers, the plugin catalogue, releases, changes, webhooks, mail, logs."""
+"""The operators' pages: customers, the plugin catalogue, releases, changes, mail and logs."""
 
 from workspaces.admin import (
     catalogue,

@@ -4,6 +4,8 @@ Plans can be changed. Who belongs to a workspace is its owners' decision: an ope
 themselves a member would see its data without being let in.
 """
 
+from typing import Any
+
 from django.contrib import admin
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse

@@ -87,7 +87,7 @@ def register_routes() -> list[tuple[str, Any]]:
 
 @hookimpl
 def menu_links(datasette: Datasette, request: Request | None) -> list[dict[str, str]]:
-    """What fills the disk; back to the workspace's page on the cloud host, and out. Visitors: in."""
+    """What fills the disk; the workspace's page on the cloud host, and out. For visitors: in."""
     workspace = _ours(request).get("workspace")
     if workspace is None:
         return []

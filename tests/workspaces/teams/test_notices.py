@@ -6,10 +6,11 @@ from django.db import transaction
 from accounts.models import Profile, User
 from deploy import lifecycle
 from deploy.models import Instance
+from deploy.probe import Usage
 from deploy.states import Observed, Status
 from tests import factories
 from tests.workspaces.teams.support import body_of
-from workspaces import notices, operations, services
+from workspaces import operations, services
 from workspaces.models import OutgoingMail, Role, Workspace
 
 pytestmark = pytest.mark.django_db
