@@ -175,6 +175,8 @@ SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
 # How soon a task that was lost is sent again, and a dead worker's change taken up.
 TAKE_UP_SECONDS: float = env.float("TAKE_UP_SECONDS", default=15.0)
 SPARES_SECONDS: float = env.float("SPARES_SECONDS", default=5.0)
+# How often it is looked for workspaces whose limits are not those of their plan.
+PLAN_CHECK_SECONDS: float = env.float("PLAN_CHECK_SECONDS", default=15.0)
 # How often what runs is asked how much it uses, and for how long that is kept.
 DISK_CHECK_SECONDS: float = env.float("DISK_CHECK_SECONDS", default=60.0)
 USAGE_DAYS: int = env.int("USAGE_DAYS", default=30)
@@ -196,8 +198,8 @@ CELERY_BEAT_SCHEDULE = {
     },
     "follow-plans": {
         "task": "workspaces.tasks.follow_plans",
-        "schedule": 15.0,
-        "options": {"expires": 15},
+        "schedule": PLAN_CHECK_SECONDS,
+        "options": {"expires": PLAN_CHECK_SECONDS},
     },
     "keep-spares": {
         "task": "workspaces.tasks.keep_spares",

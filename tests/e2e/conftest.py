@@ -39,6 +39,9 @@ def product(uploads: Shelf, workspace_image: str) -> Iterator[Product]:
         "IDLE_CHECK_SECONDS": "1",
         "SWEEP_SECONDS": "2",
         "LOG_FORMAT": "json",
+        "DISK_CHECK_SECONDS": "1",
+        # Tests give single workspaces other limits than their plan: nobody sets these right.
+        "PLAN_CHECK_SECONDS": "3600",
         # Where the tests' own receivers of webhooks are.
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
         # A busy machine may take longer over a good change than the product allows it.

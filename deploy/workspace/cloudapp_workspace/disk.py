@@ -21,7 +21,8 @@ from cloudapp_workspace import storage
 
 # Of the limit, in percent; from here on people are told.
 WARN_ABOVE = 80
-# So old may a measurement be. A workspace has a few files; looking takes less than a millisecond.
+# So old may a measurement be that a page shows; before a write it is taken anew. A workspace has a
+# few files, and looking takes a tenth of a millisecond.
 FRESH_SECONDS = 0.5
 # Beyond the limit, for what SQLite needs to take something away, and to say why an import ended.
 SLACK = 4 << 20
@@ -89,7 +90,7 @@ class Disk:
         if self.limit is not None:
             (size,) = connection.execute("pragma page_size").fetchone()
             (now,) = connection.execute("pragma page_count").fetchone()
-            pages = now + max(0, self.limit + SLACK - self.used()) // size
+            pages = now + max(0, self.limit + SLACK - self.used(fresh=True)) // size
         connection.execute(f"pragma max_page_count = {max(1, min(pages, MOST_PAGES))}").fetchone()
         connection.execute(f"pragma journal_size_limit = {LOG_BYTES}").fetchone()
 
