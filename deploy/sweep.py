@@ -56,6 +56,8 @@ def _needs_work(instance: Instance, seen: Observation) -> bool:
         return False
     if instance.lease_expires_at and instance.lease_expires_at > now:
         return False  # somebody is at it
+    if instance.lease_token:
+        return True  # somebody died over it
     noted = instance.observed == seen.observed and instance.started_at == seen.started_at
     return not noted or reconcile.plan_for(instance, seen) is not Action.NOTHING
 

@@ -22,7 +22,7 @@ FLAGS = [
     "--disable-sync",
 ]
 # Generous: a machine may be busy. What is waited for costs nothing when all is well.
-DEADLINE_MS = 30_000
+DEADLINE_MS = 90_000
 
 NewPage = Callable[..., Page]
 
@@ -43,7 +43,9 @@ def browser() -> Iterator[Browser]:
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, timeout=2 * DEADLINE_MS
+        )
         yield chromium
         chromium.close()
 

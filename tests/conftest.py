@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.core.servers.basehttp import WSGIRequestHandler
 from pytest_django import DjangoDbBlocker
 
 from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi
@@ -23,6 +23,7 @@ from deploy.engines import firewall, get_engine
 from deploy.engines.base import Engine
 from deploy.images import default_lock
 from tests.browser import browser, new_page, page
+from tests.database import part_all_connections
 from tests.deploy.workspace_support import built_image
 from tests.shelf import shelf
 
@@ -32,6 +33,10 @@ __all__ = ["browser", "new_page", "page", "shelf"]
 NEEDED = ("SECRET_KEY", "ROUTER_SECRET", "DATABASE_URL", "REDIS_URL", "RUN_DIR", "STATE_DIR")
 NAMESPACE_PREFIX = "cloudapp-test-"
 LOG_LINES = 40
+
+# The live server writes each answer in pieces: on a kept connection, the kernel would hold the
+# second one back for 40 ms (Nagle's algorithm).
+WSGIRequestHandler.disable_nagle_algorithm = True
 
 
 def pytest_sessionstart() -> None:
@@ -102,7 +107,7 @@ def _container_report(client: docker.APIClient, container: str) -> tuple[str, st
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Part every other connection, such as deploy.notify's, before the database is dropped.
+    """Part every connection, such as deploy.notify's, before the database is dropped.
 
     Tests with real transactions empty all tables. As the owner, and in this database only, we let
     them; UPDATE and DELETE of the audit log stay refused.
@@ -111,12 +116,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
         cursor.execute("ALTER TABLE accounts_auditentry DISABLE TRIGGER append_only_truncate")
     yield
     with django_db_blocker.unblock():
-        connection.close()  # fault tests break connections: this one may be broken too
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+        part_all_connections()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ PRODUCTION = {
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[docker.APIClient]:
-    one = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=120)
+    one = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=300)
     yield one
     one.close()
 
@@ -57,7 +57,7 @@ def run(
     )
     try:
         client.start(container)
-        code = client.wait(container, timeout=60)["StatusCode"]
+        code = client.wait(container, timeout=240)["StatusCode"]
         return code, client.logs(container).decode()
     finally:
         client.remove_container(container, force=True)

@@ -18,7 +18,7 @@ from cloudapp.local.product import Product, free_port
 from cloudapp.local.say import Failure
 from tests.test_local_supervisor import lives, until
 
-START_SECONDS = 240.0
+START_SECONDS = 600.0
 READY = "Ctrl-C stops it all."
 
 

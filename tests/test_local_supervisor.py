@@ -41,7 +41,7 @@ def supervisor() -> Iterator[Supervisor]:
     one.close()
 
 
-def shell(tmp_path: Path, name: str, script: str, grace: float = 10) -> Program:
+def shell(tmp_path: Path, name: str, script: str, grace: float = 60) -> Program:
     log = tmp_path / f"{name}.log"
     return Program(name, ["sh", "-c", script], log, cwd=tmp_path, grace=grace)
 
@@ -89,7 +89,7 @@ def test_waiting_for_a_program_that_always_dies_ends_with_its_own_words(
     )
     supervisor.start(program)
     with pytest.raises(Failure, match="no luck"):
-        supervisor.wait_ready("bad", timeout=30)
+        supervisor.wait_ready("bad", timeout=90)
 
 
 def test_stop_is_asked_for_first_and_forced_in_the_end(

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from random import SystemRandom
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -36,13 +37,17 @@ from cloudapp.local.tools import SYSTEM_PATH
 
 IMAGE_SECONDS = 900
 READY_SECONDS = 60
+PORTS = range(12_000, 32_000)
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of 127.0.0.1 that nobody has."""
+    # Below those that the kernel hands out: until it is used, nobody else happens to get it.
+    for port in SystemRandom().sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Failure("No port of 127.0.0.1 is free.")
 
 
 class Product:

@@ -54,6 +54,7 @@ def provider(settings: Settings, site: str) -> Iterator[Provider]:
     provider = Provider()
     provider.redirect_uri = f"{site}/account/google/login/callback/"
     settings.GOOGLE_ISSUER_URL = provider.issuer
+    settings.SOCIALACCOUNT_REQUESTS_TIMEOUT = 60  # it is a thread of ours, on a busy machine
     settings.GOOGLE_CLIENT_ID = CLIENT_ID
     settings.SOCIALACCOUNT_PROVIDERS = {
         "google": {

@@ -82,10 +82,10 @@ def test_revoking_waits_for_what_is_being_made_and_ends_it(user: User) -> None:
 
     with ThreadPoolExecutor() as pool:
         making = pool.submit(make)
-        assert made.wait(30)
+        assert made.wait(60)
         assert api_tokens.revoke(parent) == 2
         go_on.set()
-        child = making.result(30)
+        child = making.result(60)
     assert not api_tokens.find_again(child)
 
 
@@ -104,7 +104,7 @@ def test_nothing_is_made_with_a_token_that_is_being_revoked(user: User) -> None:
         with transaction.atomic():
             assert api_tokens.revoke(parent) == 1
             making = pool.submit(make)
-        making.result(30)
+        making.result(60)
     assert not api_tokens.good(user).exists()
 
 

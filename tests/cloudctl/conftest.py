@@ -19,13 +19,16 @@ import pytest
 from cloudapp.local.places import PROJECT, VAR
 from cloudapp.local.product import Product, free_port
 
-SECONDS = 60.0
+SECONDS = 240.0
 OWNER = "ada@example.org"
 OTHER = "eve@example.org"
 SCOPES = ("read", "lifecycle", "plugins", "secrets", "members")
+# Nothing falls asleep while nobody happens to use it.
 PEOPLE = """
 from allauth.account.models import EmailAddress
 from accounts.models import User
+from workspaces.models import Plan
+Plan.objects.update(idle_seconds=0)
 for email in {emails!r}:
     user = User.objects.create_user(None)
     EmailAddress.objects.create(user=user, email=email, primary=True, verified=True)

@@ -85,7 +85,7 @@ class Proxy:
         """Return the requests of a kind."""
         return [seen for seen in self.seen if seen.is_a(method, end)]
 
-    def until_seen(self, method: str, end: str, seconds: float = 20.0) -> None:
+    def until_seen(self, method: str, end: str, seconds: float = 90.0) -> None:
         """Return once such a request came."""
         deadline = time.monotonic() + seconds
         while not self.of(method, end):

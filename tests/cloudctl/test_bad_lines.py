@@ -2,13 +2,14 @@
 
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cloudapp.local.product import Product, free_port
-from tests.cloudctl.conftest import Ctl
+from cloudapp.local.product import Product
+from tests.cloudctl.conftest import SECONDS, Ctl
 from tests.cloudctl.proxy import Proxy
 
 TOO_MANY = b'{"type":"x","title":"T","status":429,"detail":"Too many.","code":"too_many_requests"}'
@@ -144,9 +145,14 @@ def test_what_is_no_cloudapp_is_told(proxy: Proxy, far: Ctl, status: int) -> Non
 
 
 def test_a_server_that_is_away(token: str, tmp_path: Path) -> None:
-    away = Ctl(tmp_path, CLOUDCTL_URL=f"http://127.0.0.1:{free_port()}", CLOUDCTL_TOKEN=token)
-    both = [away.start("list"), away.start("list", "--json")]
-    (said, words), (printed, problem) = (process.communicate(timeout=30) for process in both)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        away = Ctl(tmp_path, CLOUDCTL_URL=url, CLOUDCTL_TOKEN=token)
+        both = [away.start("list"), away.start("list", "--json")]
+        (said, words), (printed, problem) = (
+            process.communicate(timeout=SECONDS) for process in both
+        )
     assert [process.returncode for process in both] == [4, 4]
     assert not said + printed
     assert "cannot be reached" in words
@@ -154,11 +160,11 @@ def test_a_server_that_is_away(token: str, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_it_and_says_what_goes_on(proxy: Proxy, far: Ctl, slug: str) -> None:
-    proxy.bad("GET", "/wait", hold=20.0)
+    proxy.bad("GET", "/wait", hold=120.0)
     creating = far.start("create", "Interrupted", "--slug", slug, "--wait")
     proxy.until_seen("GET", "/wait")
     creating.send_signal(signal.SIGINT)
-    out, err = creating.communicate(timeout=10)
+    out, err = creating.communicate(timeout=SECONDS)
     assert creating.returncode == 130
     assert not out
     assert "goes on on the server" in err
@@ -171,6 +177,6 @@ def test_ctrl_c_with_json_is_a_problem(proxy: Proxy, far: Ctl, shared: str) -> N
     assert following.stdout
     following.stdout.readline()
     following.send_signal(signal.SIGINT)
-    _, err = following.communicate(timeout=10)
+    _, err = following.communicate(timeout=SECONDS)
     assert following.returncode == 130
     assert json.loads(err)["code"] == "interrupted"

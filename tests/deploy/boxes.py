@@ -82,7 +82,7 @@ class Box:
     def health(self) -> probe.Health | None:
         """Its health, or None while it does not answer as itself."""
         try:
-            return probe.health(self.instance, self.observe().endpoint)
+            return probe.health(self.instance, self.observe().endpoint, START_SECONDS)
         except probe.NotAnswering:
             return None
 

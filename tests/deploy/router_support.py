@@ -27,6 +27,7 @@ from django.db import connection
 from websockets.sync.server import Server, ServerConnection, unix_serve
 
 from accounts.models import User
+from cloudapp.local.product import free_port
 from deploy.models import Instance
 from deploy.states import Observed
 from workspaces.handoff_tokens import SESSION_COOKIE
@@ -35,6 +36,7 @@ from workspaces.models import Workspace
 PROJECT = Path(__file__).resolve().parents[2]
 # Generous: a machine may be busy. What is waited for costs nothing when all is well.
 START_SECONDS = 90.0
+PATIENCE = "60"
 
 
 def until(true: Callable[[], object], seconds: float = START_SECONDS) -> None:
@@ -43,12 +45,6 @@ def until(true: Callable[[], object], seconds: float = START_SECONDS) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def database_url() -> str:
@@ -92,29 +88,48 @@ class Stack:
     def start(self) -> None:
         """Render the configuration and start both."""
         self._manage("collectstatic", "--noinput", "--verbosity", "0")
-        self._manage("render_router", "--output", str(self.config))
+        # The router waits for the gateway as long as the most patient one here may take.
+        self._manage("render_router", "--output", str(self.config), WAKE_HOLD_SECONDS=PATIENCE)
         self.start_web()
         self._nginx = self._start("nginx", "-c", str(self.config), "-g", "daemon off;")
         until(self._listens)
 
-    def start_web(self) -> None:
+    def start_web(self, program: str = "cloudapp.wsgi", **environment: str) -> None:
+        """Have a web process; with other settings than the stack's, if some are given."""
         (self.directory / "web.sock").unlink(missing_ok=True)
         self._web = self._start(
-            *(sys.executable, "-m", "gunicorn", "cloudapp.wsgi:application"),
+            *(sys.executable, "-m", "gunicorn", f"{program}:application"),
             *("--bind", f"unix:{self.directory}/web.sock", "--worker-class", "gthread"),
             *("--threads", "16", "--access-logfile", str(self.directory / "web.log")),
             *("--access-logformat", "%(r)s", "--no-control-socket"),
+            **environment,
         )
-        until((self.directory / "web.sock").is_socket)
+        until(self._web_answers)
+
+    def _web_answers(self) -> bool:
         transport = httpx.HTTPTransport(uds=f"{self.directory}/web.sock")
-        probe = httpx.Client(transport=transport, timeout=START_SECONDS)
-        with probe:
-            until(lambda: probe.get(f"http://{self.netloc}/healthz").status_code in (200, 503))
+        with (
+            httpx.Client(transport=transport, timeout=START_SECONDS) as probe,
+            contextlib.suppress(httpx.TransportError),
+        ):
+            return probe.get(f"http://{self.netloc}/healthz").status_code in (200, 503)
+        return False
 
     def stop_web(self) -> None:
         assert self._web
         _end(self._web)
         self._web = None
+
+    @contextmanager
+    def patient_web(self) -> Iterator[None]:
+        """Have a web process that gives nobody up because this machine is busy."""
+        self.stop_web()
+        self.start_web("tests.deploy.patient", WAKE_HOLD_SECONDS=PATIENCE)
+        try:
+            yield
+        finally:
+            self.stop_web()
+            self.start_web()
 
     def stop(self) -> None:
         """Stop everything and remove what it left."""
@@ -135,24 +150,24 @@ class Stack:
         ]
         return sum(int(line.split()[1]) for line in lines)
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         log = (self.directory / f"{Path(command[0]).name}.out").open("ab")
         with log:
             return subprocess.Popen(
-                command, cwd=PROJECT, env=self.environment, stdout=log, stderr=log
+                command, cwd=PROJECT, env=self.environment | environment, stdout=log, stderr=log
             )
 
-    def _manage(self, *arguments: str) -> None:
+    def _manage(self, *arguments: str, **environment: str) -> None:
         subprocess.run(
             [sys.executable, str(PROJECT / "manage.py"), *arguments],
-            env=self.environment,
+            env=self.environment | environment,
             cwd=PROJECT,
             check=True,
             stdout=subprocess.DEVNULL,
         )
 
     def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 60):
             return True
         return False
 
@@ -226,7 +241,7 @@ def _cookie(response: httpx.Response) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(20)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -335,7 +350,7 @@ def websocket_echo(path: Path) -> Iterator[Server]:
         for message in connection:
             connection.send(message)
 
-    with unix_serve(echo, str(path)) as server:
+    with unix_serve(echo, str(path), open_timeout=START_SECONDS) as server:
         path.chmod(0o666)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -24,6 +24,12 @@ pytestmark = pytest.mark.django_db
 CHANGES = ("create", "start", "stop", "pause", "unpause", "remove", "remove_volume")
 
 
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for its next attempt waits for longer than any test may be held up."""
+    monkeypatch.setattr(lifecycle, "FIRST_RETRY_SECONDS", 60.0)
+
+
 def done(fake: FakeEngine) -> list[str]:
     """What was done at the engine since this was last asked, without what only looks."""
     calls, fake.calls = fake.calls, []

@@ -30,7 +30,15 @@ from deploy import notify
 from deploy.models import Image, Instance
 from deploy.router import NotSafe, Page, RouterConfig, render
 from deploy.states import Desired, Observed, Status
-from tests.deploy.router_support import Handler, Stack, Upstream, point, until, websocket_echo
+from tests.deploy.router_support import (
+    START_SECONDS,
+    Handler,
+    Stack,
+    Upstream,
+    point,
+    until,
+    websocket_echo,
+)
 from tests.deploy.workspace_support import workspace as workspace_container
 from tests.factories import add_member, make_user, make_workspace, set_status
 from workspaces.models import Member, Plan, Role, Workspace
@@ -287,7 +295,7 @@ def test_a_removed_member_is_out_within_seconds(
     began = time.monotonic()
     until(lambda: visitor.get("/").status_code == 404)
     # The yes is remembered for 5 seconds; the rest is for a busy machine.
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     page = visitor.get("/", headers=HTML)
     assert page.status_code == 404
     assert "There is nothing here for you" in page.text
@@ -352,16 +360,24 @@ def test_a_token_for_elsewhere_finds_nothing(
             assert (other.status_code, other.text) == (one.status_code, one.text)
 
 
+@contextlib.contextmanager
+def remembered(stack: Stack) -> Iterator[None]:
+    """See that the gateway is asked no more often than once in 5 seconds meanwhile."""
+    before, began = stack.gateway_calls(), time.monotonic()
+    yield
+    # One that was asked for just before may be written down only now.
+    assert stack.gateway_calls() - before <= 2 + (time.monotonic() - began) / 5
+
+
 def test_a_tokens_yes_is_remembered_for_it_alone(
     stack: Stack, owner: User, workspace: Workspace
 ) -> None:
     token, text = api_tokens.create(owner, "ci", ["read"])
     with program(stack, workspace, text) as client:
         assert client.get("/").status_code == 200
-        before = stack.gateway_calls()
-        for _ in range(20):
-            assert client.get("/").status_code == 200
-        assert stack.gateway_calls() - before <= 1
+        with remembered(stack):
+            for _ in range(20):
+                assert client.get("/").status_code == 200
     with program(stack, workspace, api_tokens.new_text()) as other:
         assert other.get("/").status_code == 401
     with stack.stranger(workspace.slug) as stranger:
@@ -390,7 +406,7 @@ def test_a_token_that_ended_is_out_within_seconds_and_stays_out(
         began = time.monotonic()
         until(lambda: client.get("/").status_code == expected)
         # The yes is remembered for 5 seconds; the rest is for a busy machine.
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         stack.stop_web()
         try:
             time.sleep(2)  # the no is old by then
@@ -449,7 +465,7 @@ def test_a_token_wakes_reads_and_writes_a_real_workspace(
             api_tokens.revoke(token)
             began = time.monotonic()
             until(lambda: writer.get("/data.json").status_code == 401)
-            assert time.monotonic() - began < 20  # as above
+            assert time.monotonic() - began < 60  # as above
             assert reader.get("/data.json").status_code == 200
 
 
@@ -522,16 +538,14 @@ def test_a_yes_is_remembered_and_a_no_is_not(
     stack: Stack, visitor: httpx.Client, workspace: Workspace
 ) -> None:
     visitor.get("/")
-    before = stack.gateway_calls()
-    for number in range(20):
-        assert visitor.get(f"/{number}").status_code == 200
-    assert stack.gateway_calls() - before <= 1
+    with remembered(stack):
+        for number in range(20):
+            assert visitor.get(f"/{number}").status_code == 200
     with stack.stranger(workspace.slug) as stranger:
         before = stack.gateway_calls()
-        for _ in range(3):
+        for _ in range(20):
             assert stranger.get("/").status_code == 401
-        until(lambda: stack.gateway_calls() - before >= 3)  # it writes its log after the answer
-        assert stack.gateway_calls() - before == 3
+        until(lambda: stack.gateway_calls() - before >= 20)  # it writes its log after the answer
 
 
 def test_one_persons_yes_is_nobody_elses(
@@ -715,6 +729,14 @@ def _play_worker(
     return _in_thread(work)
 
 
+@pytest.fixture
+def patient(stack: Stack) -> Iterator[None]:
+    """A gateway that gives nobody up because this machine is busy."""
+    with stack.patient_web():
+        yield
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_sleeping_workspace_wakes_and_the_body_is_not_lost(
     visitor: httpx.Client, workspace: Workspace, upstream: Upstream
 ) -> None:
@@ -728,6 +750,7 @@ def test_a_sleeping_workspace_wakes_and_the_body_is_not_lost(
     assert response.json()["body"] == body
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_container_that_vanished_is_waited_for(
     visitor: httpx.Client, workspace: Workspace, upstream: Upstream, stack: Stack
 ) -> None:
@@ -781,7 +804,10 @@ def test_websockets_pass(stack: Stack, owner: User) -> None:
         raw = socket.create_connection(("127.0.0.1", stack.port), 60)
         cookie = {"Cookie": visitor.headers["Cookie"]}
         with connect(
-            f"ws://{workspace.slug}.{stack.netloc}/chat", sock=raw, additional_headers=cookie
+            f"ws://{workspace.slug}.{stack.netloc}/chat",
+            sock=raw,
+            additional_headers=cookie,
+            open_timeout=START_SECONDS,
         ) as chat:
             for message in ("hello", "x" * 100_000):
                 chat.send(message)
@@ -865,10 +891,10 @@ def test_the_log_holds_no_secrets(
     with stack.cloud() as cloud:
         cloud.get("/account/confirm-email/THE-KEY/")
         cloud.get("/account/password/reset/key/THE-KEY/")
-    until(lambda: "password/reset" in stack.access_log())
+    # The router's two processes write one after another, in any order.
+    for said in ("password/reset", "/-/cloudapp/sign-in", "/data"):
+        until(lambda said=said: said in stack.access_log())
     log = stack.access_log()
-    assert "/-/cloudapp/sign-in" in log
-    assert "/data" in log
     for secret in ("code=", "state=", "select", "THE-KEY", "cloudapp_workspace", text):
         assert secret not in log
     for written in stack.directory.glob("*.*"):

@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.deploy.router_support import Stack, free_port
+from cloudapp.local.product import free_port
+from tests.deploy.router_support import START_SECONDS, Stack
 
 CLOUD = "cloud.example.org"
 APPS = "apps.example.net"
@@ -67,7 +68,7 @@ class Production(Stack):
             "ROUTER_APPS_CERTIFICATE_KEY": str(apps_key),
         }
 
-    def start_web(self) -> None:
+    def start_web(self, program: str = "", **environment: str) -> None:
         """There is none."""
 
     def get(self, host: str, path: str = "/") -> httpx.Response:
@@ -75,7 +76,7 @@ class Production(Stack):
         trusted = ssl.create_default_context()
         for name in (CLOUD, APPS):
             trusted.load_verify_locations(self.directory / f"{name}.pem")
-        with httpx.Client(verify=trusted) as client:
+        with httpx.Client(verify=trusted, timeout=START_SECONDS) as client:
             return client.get(
                 f"https://127.0.0.1:{self.port}{path}",
                 headers={"Host": host},
@@ -115,7 +116,7 @@ def test_a_name_of_nobodys_gets_no_certificate(production: Production) -> None:
 )
 def test_plain_http_is_led_to_https(host: str, answer: str | None, production: Production) -> None:
     url = f"http://127.0.0.1:{production.plain_port}/a?b=c"
-    response = httpx.get(url, headers={"Host": host})
+    response = httpx.get(url, headers={"Host": host}, timeout=START_SECONDS)
     assert response.headers.get("Location") == answer
     assert response.status_code == (301 if answer else 404)
 

@@ -52,7 +52,7 @@ from datasette import hookimpl
 def {hook}({arguments}):
     {body}
 """
-LONG, SHORT = 20.0, 1.0
+LONG, SHORT = 120.0, 1.0
 HANGS = "open('/data/hangs', 'w').close(); time.sleep(600)"
 
 
@@ -89,6 +89,7 @@ def words(builder: Builder, monkeypatch: pytest.MonkeyPatch, workspace_image: st
         harness = HARNESS.format(plugin=plugin, patience=patience, long=LONG)
         command = (images.SMOKE_COMMAND[0], "-IBc", harness)
         monkeypatch.setattr(images, "SMOKE_COMMAND", command)
+        monkeypatch.setattr(images, "SMOKE_SECONDS", 4 * LONG)
         with pytest.raises(ImageError) as refused:
             images.smoke_test(builder, Named({"reference": image or workspace_image}), [])
         return str(refused.value)

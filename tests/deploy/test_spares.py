@@ -189,7 +189,7 @@ def test_nothing_is_left_of_a_spare_that_is_gone(fake: FakeEngine) -> None:
 @pytest.mark.parametrize(
     "held_up",
     [
-        {"next_attempt_at": timezone.now() + timedelta(hours=1), "attempts": 1},
+        {"next_attempt_at": timezone.now() + timedelta(days=1), "attempts": 1},
         {"observed": Observed.UNKNOWN},
     ],
     ids=["trying again later", "engine away"],

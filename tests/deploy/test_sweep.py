@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
+from pytest_django import Settings
 
 from deploy import lifecycle
 from deploy.engines.base import ABSENT, InstanceSpec
@@ -19,6 +20,12 @@ from tests.deploy.rows import delete, fresh, held, new, put
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LONG = timedelta(hours=2)
+
+
+@pytest.fixture(autouse=True)
+def patience(settings: Settings) -> None:
+    """A sweep returns when all is done, however busy this machine is."""
+    settings.SWEEP_SECONDS = 90.0
 
 
 def running() -> Instance:
@@ -72,6 +79,17 @@ def test_what_somebody_works_on_is_left_to_them(fake: FakeEngine) -> None:
     assert fake.observe(str(instance.pk)) == ABSENT
     put(instance, lease_expires_at=timezone.now() - timedelta(seconds=1))
     assert sweep() == 1
+
+
+def test_a_dead_workers_lease_is_tidied_up_though_all_is_well(fake: FakeEngine) -> None:
+    """It died when its work was done: nothing is left to do, and nobody is at it."""
+    instance = running()
+    held(instance)
+    assert sweep() == 0
+    put(instance, lease_expires_at=timezone.now() - timedelta(seconds=1))
+    assert sweep() == 1
+    assert (fresh(instance).lease_token, fresh(instance).lease_expires_at) == (None, None)
+    assert sweep() == 0
 
 
 def test_what_failed_waits_for_its_time(fake: FakeEngine) -> None:

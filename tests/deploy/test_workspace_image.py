@@ -2,9 +2,11 @@
 
 import json
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,14 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 
 from deploy.images import DEFAULT_RELEASE, DIGEST_LABEL
-from tests.deploy.workspace_support import ALPHA, STOP_SECONDS, Workspace, wait_until, workspace
+from tests.deploy.workspace_support import (
+    ALPHA,
+    START_SECONDS,
+    STOP_SECONDS,
+    Workspace,
+    wait_until,
+    workspace,
+)
 
 PATHS = [
     "/",
@@ -116,7 +125,10 @@ def test_writes_and_odd_methods_are_refused_too(workspace_shared: Workspace) -> 
 
 
 def test_a_probe_token_opens_the_health_and_nothing_else(workspace_shared: Workspace) -> None:
-    wait_until(lambda: idle(workspace_shared), "the end of what was asked before")
+    wait_until(
+        lambda: idle(workspace_shared) and not workspace_shared.health()["in_flight"],
+        "the end of what was asked before",
+    )
     with workspace_shared.client(workspace_shared.token()) as client:
         health = client.get("/-/instance/health")
         others = [client.get(path).status_code for path in PATHS if "health" not in path]
@@ -144,7 +156,10 @@ def test_websockets_need_a_token_of_this_instance_and_page(workspace_shared: Wor
         with (
             pytest.raises(InvalidStatus) as refused,
             unix_connect(
-                str(workspace_shared.socket), "ws://birds.test/-/ws", additional_headers=headers
+                str(workspace_shared.socket),
+                "ws://birds.test/-/ws",
+                additional_headers=headers,
+                open_timeout=START_SECONDS,
             ),
         ):
             pass
@@ -157,12 +172,15 @@ def test_a_websocket_with_a_token_gets_as_far_as_datasette(workspace_shared: Wor
     with (
         pytest.raises(InvalidStatus) as failed,
         unix_connect(
-            str(workspace_shared.socket), "ws://birds.test/-/ws", additional_headers=headers
+            str(workspace_shared.socket),
+            "ws://birds.test/-/ws",
+            additional_headers=headers,
+            open_timeout=START_SECONDS,
         ),
     ):
         pass
     assert failed.value.response.status_code == 500
-    assert workspace_shared.health()["in_flight"] == 0
+    wait_until(lambda: workspace_shared.health()["in_flight"] == 0, "it to be counted out")
 
 
 @pytest.mark.parametrize(
@@ -369,12 +387,32 @@ def idle(instance: Workspace) -> bool:
     return not instance.health()["busy"]
 
 
+@contextmanager
+def seen_busy(instance: Workspace, work: str) -> Iterator[None]:
+    """See that it says meanwhile that it is at this work."""
+    seen, over = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not (seen.is_set() or over.wait(0.01)):
+            if work in instance.health()["busy"]:
+                seen.set()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert seen.is_set(), f"it never said that it is {work}"
+
+
 def test_a_csv_becomes_a_table_and_its_import_is_reported(workspace_container: Workspace) -> None:
     with workspace_container.as_role("editor") as client:
-        upload_csv(client, csv_of(60_000), "birds")
-        # The response is out and the import has only begun.
-        assert "importing a CSV file" in workspace_container.health()["busy"]
-        wait_until(lambda: idle(workspace_container), "the import")
+        with seen_busy(workspace_container, "importing a CSV file"):
+            upload_csv(client, csv_of(60_000), "birds")
+            # The response is out and the import has only begun.
+            wait_until(lambda: idle(workspace_container), "the import")
         assert count(client, "data", "birds") == 60_000
         types = query(client, "data", "select distinct typeof(ring) as t from birds")
         assert types == [{"t": "integer"}]
@@ -444,7 +482,7 @@ def test_a_killed_import_is_called_interrupted_and_does_not_keep_it_awake(
     workspace_container: Workspace,
 ) -> None:
     with workspace_container.as_role("editor") as client:
-        upload_csv(client, csv_of(200_000), "birds")
+        upload_csv(client, csv_of(1_000_000), "birds")
         wait_until(lambda: client.get("/data/birds").status_code == 200, "the first rows")
         assert not idle(workspace_container)
         workspace_container.container.kill()
@@ -569,7 +607,7 @@ def test_a_stop_lets_the_request_in_flight_finish(
         content = slow_body(parts, stop_in_between())
         response = client.post("/-/upload-dbs", content=content, headers=headers)
     assert response.json() == {"ok": True, "redirect": "/late"}
-    assert workspace_container.container.wait(timeout=60)["StatusCode"] == 0
+    assert workspace_container.container.wait(timeout=240)["StatusCode"] == 0
 
 
 def accepts(instance: Workspace) -> bool:

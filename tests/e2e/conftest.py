@@ -19,7 +19,7 @@ from tests.shelf import Shelf
 LINK = re.compile(r"https?://\S+")
 PASSWORD = "a rather long password 42"
 OPERATOR = "operator@example.org"
-MAIL_SECONDS = 60.0
+MAIL_SECONDS = 120.0
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +107,7 @@ class Person:
         self.page.click("header form[action='/account/logout/'] button")
         self.page.wait_for_url(f"{self.product.base_url}/")
 
-    def status(self, *, becomes: str, seconds: float = 90) -> None:
+    def status(self, *, becomes: str, seconds: float = 240) -> None:
         """Wait until the page shows a status, without reloading it."""
         shown = self.page.locator("#live .status").first
         deadline = time.monotonic() + seconds

@@ -18,7 +18,7 @@ from deploy.engines.docker import INSTANCE_LABEL, NAMESPACE_LABEL
 
 CLIENTS = 50
 USERS = 10
-SECONDS = 240
+SECONDS = 900
 # Of all requests, so many lose their connection: before they are whole, or before the answer.
 LOST = 0.3
 
@@ -91,7 +91,7 @@ class Client:
         )
         whole = head.encode() + content
         part = whole if self._chance.random() < 0.7 else whole[: self._chance.randrange(len(whole))]
-        with socket.create_connection(self._address, timeout=10) as line:
+        with socket.create_connection(self._address, timeout=60) as line:
             line.sendall(part)
             time.sleep(self._chance.choice([0, 0.01, 0.1]))
 

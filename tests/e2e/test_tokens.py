@@ -37,7 +37,7 @@ def test_a_program_wakes_and_reads_until_its_token_is_revoked(
     program = httpx.Client(
         base_url=f"http://127.0.0.1:{product.port}",
         headers={"Host": f"{slug}.localhost:{product.port}", "Authorization": f"Bearer {text}"},
-        timeout=30,
+        timeout=120,
     )
     with program:
         leave_alone_for_an_hour(product, slug, 1)
@@ -54,7 +54,7 @@ def test_a_program_wakes_and_reads_until_its_token_is_revoked(
         began = time.monotonic()
         while program.get("/data.json").status_code != 401:
             # The yes is remembered for 5 seconds; the rest is for a busy machine.
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 120
             time.sleep(0.1)
 
     logs = "".join(log.read_text() for log in product.logs.glob("*.log"))

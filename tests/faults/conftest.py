@@ -13,11 +13,13 @@ from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
 
 from deploy.engines import get_engine
+from tests.database import part_all_connections
 from tests.faults.world import World
 
-# A lease is short, so that a dead worker's work is taken over while the test waits.
+# A lease is longer than any worker may stall here, so that only the dead lose theirs: tests let
+# that time pass by World.leases_lapse.
 SETTINGS = {
-    "LEASE_SECONDS": 1.0,
+    "LEASE_SECONDS": 30.0,
     "SWEEP_SECONDS": 0.5,
     "START_TIMEOUT_SECONDS": 60.0,
     "STOP_TIMEOUT_SECONDS": 60,
@@ -62,11 +64,7 @@ def made_database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> 
         )
     yield
     with django_db_blocker.unblock():
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+        part_all_connections()
         teardown_databases(made, verbosity=0)
 
 

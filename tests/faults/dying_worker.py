@@ -15,7 +15,7 @@ import os
 import random
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -49,9 +49,8 @@ class Fate:
                 os.kill(os.getpid(), SIGNALS[how])
         elif (where, when) == (point, moment):
             self._order.unlink(missing_ok=True)
-            os.kill(os.getpid(), SIGNALS[how])
-            # A stop reaches this thread a moment later than the one that the kernel chose for it.
-            time.sleep(0.5)
+            # To this very thread: one that the kernel chose might stop all a moment later.
+            signal.pthread_kill(threading.get_ident(), SIGNALS[how])
 
     def wrap(self, owner: Any, name: str, point: str) -> None:
         """Put this fate before and after each call of `owner.name`."""

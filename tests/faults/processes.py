@@ -15,6 +15,8 @@ from cloudapp.local.programs import launch_command
 T = TypeVar("T")
 # Generous: a machine may be busy. What happens is waited for, so it costs nothing when all is well.
 SECONDS = 90.0
+# In the healthy workers' Redis: the tasks that they are at, see busy.py.
+BUSY = "tests-busy"
 
 
 class Late(AssertionError):
@@ -47,8 +49,16 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or is frozen."""
-        return self._state() not in ("Z", "X")
+        """Whether it runs, or is frozen, or some thread of it still ends.
+
+        Until the last one has, its connections are open: a message may still be handed to it.
+        """
+        return self._state() not in ("Z", "X") or len(self._threads()) > 1
+
+    def _threads(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return os.listdir(f"/proc/{self.pid}/task")
+        return []
 
     @property
     def frozen(self) -> bool:

@@ -8,7 +8,7 @@ from django.utils import timezone
 from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Observed, StopReason
-from tests.faults.processes import Process, wait_for
+from tests.faults.processes import Process
 from tests.faults.world import DYING, READY, World
 
 CREATED = ["create_requested", "create", "start", "await_ready"]
@@ -26,16 +26,18 @@ def without(kinds: list[str], kind: str) -> list[str]:
     return [other for other in kinds if other != kind]
 
 
-def wait_killed(worker: Process, instance: Instance) -> None:
-    """Wait until the worker has died with the work in its hands."""
+@pytest.fixture(autouse=True)
+def nobody_watches(world: World) -> None:
+    """A watcher has the healthy workers look at what happens, before the dying ones can."""
+    world.without("watcher")
+
+
+def wait_killed(world: World, worker: Process, instance: Instance) -> None:
+    """Wait until the worker has died with the work in its hands, and its lease is over."""
     worker.wait_dead()
     row = Instance.objects.get(pk=instance.pk)
     assert row.lease_token is not None, "it died without a lease"
-
-
-def no_lease_holds() -> bool:
-    """Whether no worker could be at work."""
-    return not Instance.objects.filter(lease_expires_at__gt=timezone.now()).exists()
+    world.leases_lapse(row)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_while_provisioning(world: World, point: str, events: list[str]) -> None
     worker = world.dying_worker(f"kill {point}")
     with world.calls_go_to(DYING):
         instance = world.create()
-    wait_killed(worker, instance)
+    wait_killed(world, worker, instance)
     left = world.containers(instance)
     data = bool(left) and left[0]["State"] == "running"
     if data:
@@ -88,7 +90,7 @@ def test_while_waking(world: World) -> None:
         before = world.last_event(instance)
         with world.calls_go_to(DYING):
             assert lifecycle.wake(instance.pk)
-        wait_killed(worker, instance)
+        wait_killed(world, worker, instance)
 
         world.swept_until(instance, **READY)
 
@@ -111,7 +113,7 @@ def test_while_restarting(world: World) -> None:
         worker = world.dying_worker(f"kill {point}")
         with world.calls_go_to(DYING):
             lifecycle.restart(instance.pk)
-        wait_killed(worker, instance)
+        wait_killed(world, worker, instance)
 
         world.swept_until(instance, **READY)
 
@@ -126,7 +128,7 @@ def test_while_putting_to_sleep(world: World) -> None:
     world.write(instance, "kept")
     with world.calls_go_to(DYING):
         lifecycle.want_stopped(instance.pk, StopReason.IDLE)
-    wait_killed(worker, instance)
+    wait_killed(world, worker, instance)
 
     instance = world.swept_until(instance, observed=Observed.EXITED)
 
@@ -155,7 +157,7 @@ def test_while_deleting_and_the_data_outlives_it(
     before = world.last_event(instance)
     with world.calls_go_to(DYING):
         lifecycle.want_absent(instance.pk, timezone.now() + timedelta(hours=1))
-    wait_killed(worker, instance)
+    wait_killed(world, worker, instance)
 
     instance = world.swept_until(instance, observed=Observed.ABSENT)
 
@@ -174,7 +176,7 @@ def test_while_purging(world: World, point: str) -> None:
     before = world.last_event(instance)
     with world.calls_go_to(DYING):
         lifecycle.want_absent(instance.pk, timezone.now())
-    wait_killed(worker, instance)
+    wait_killed(world, worker, instance)
 
     instance = world.swept_until(instance, purged_at__isnull=False)
 
@@ -196,7 +198,7 @@ def test_while_handing_the_data_over_to_a_successor(world: World) -> None:
             lifecycle.poke(instance.pk)
             lifecycle.poke(successor.pk)
         worker.wait_dead()
-        wait_for(no_lease_holds, "the dead one's leases are over")
+        world.leases_lapse()
 
     world.swept_until(successor, **READY)
 

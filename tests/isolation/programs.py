@@ -18,7 +18,7 @@ USER = "10001:10001"
 
 def client() -> docker.APIClient:
     """A client that knows nothing of ours."""
-    return docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=60)
+    return docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=300)
 
 
 def docker_engine(kind: str = "unix", namespace: str = "") -> DockerEngine:

@@ -45,7 +45,7 @@ from workspaces.models import (
 )
 
 # Generous: a machine may be busy.
-SECONDS = 120.0
+SECONDS = 600.0
 _numbers = itertools.count(1)
 _PYTHON = ("/opt/workspace/bin/python", "-IB", "-c")
 _WRITE = """
@@ -79,7 +79,7 @@ class World:
     def __init__(self, builder: Builder, image: str, shop: Shop) -> None:
         self.builder = builder
         self.shop = shop
-        self.docker = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=60)
+        self.docker = docker.APIClient(settings.DOCKER_HOST, version="auto", timeout=300)
         self._default = image
         self._worker: Any = None
 

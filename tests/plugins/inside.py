@@ -146,15 +146,15 @@ async def the_run_limit_cancels():
     row = await ended(datasette, db, "def transform(v, r):\\n    while True: pass")
     assert row["status"] == "cancelled", row
     assert row["cancel_reason"] == "the code ran for 1 s, the limit of a run", row
-    assert 0.9 < time.monotonic() - began < 20
+    assert 0.9 < time.monotonic() - began < 60
 
 async def a_row_limit_of_its_own():
-    datasette, db = await server(row_seconds=0.5, memory_mb=48)
+    datasette, db = await server(row_seconds=3, memory_mb=48)
     code = "def transform(v, r):\\n    while r['id'] == 2: pass\\n    return 1"
     row = await ended(datasette, db, code)
     found = (await db.execute("select row_pks, error from _enrichment_errors")).rows
     errors = [tuple(error) for error in found]
-    assert errors == [("[2]", "Took longer than 0.5 s.")], errors
+    assert errors == [("[2]", "Took longer than 3 s.")], errors
     assert row["status"] == "finished", row
 
 async def wrong_settings_are_named():
@@ -185,12 +185,12 @@ async def a_worker_that_hangs_is_replaced():
     """Should pyeryx's own clock fail: a worker that is stopped looks just like that."""
     sandbox_module.GRACE_SECONDS = 1
     sandbox, code = Sandbox(), Code("def transform(v, r): return v")
-    limits = Limits(row_seconds=1)
+    limits = Limits(row_seconds=3)
     async with sandbox.turn():
         await sandbox.open(1, code, limits)
         os.kill(sandbox._process.pid, signal.SIGSTOP)
         lines = [line async for line in sandbox.run(1, code, limits, ["[1, {}]", "[2, {}]"])]
     sandbox.kill()
-    assert lines[0] == '["error", "Took longer than 1 s."]', lines
+    assert lines[0] == '["error", "Took longer than 3 s."]', lines
     assert lines[1] == '["value", 2]', lines
 '''

@@ -8,6 +8,7 @@ from pytest_django import Settings
 
 from accounts.models import User
 from tests import factories
+from workspaces import outside
 
 SignIn = Callable[[User], Client]
 
@@ -19,6 +20,14 @@ def plain_settings(settings: Settings) -> None:
         **settings.STORAGES,
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No address outside is given up because this machine is busy. Tests of giving up say when."""
+    for name in ("LOOK_UP_SECONDS", "CHECK_SECONDS", "CONNECT_SECONDS"):
+        monkeypatch.setattr(outside, name, 60.0)
+    monkeypatch.setattr(outside, "WHOLE_SECONDS", 120.0)
 
 
 @pytest.fixture

@@ -415,6 +415,7 @@ def test_only_so_many_are_held(
 ) -> None:
     factories.make_workspace(owner, "trees", status=Status.PROVISIONING)
     seen = mark_on(Page(text_of(client_of_owner, "/workspaces/trees/")))
+    monkeypatch.setattr(progress, "HOLD_SECONDS", 120.0)
     for _ in range(progress.MAX_HELD):
         assert progress._held.acquire(blocking=False)
     try:

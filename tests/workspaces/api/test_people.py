@@ -128,7 +128,7 @@ def at_once(*works: Callable[[], HttpResponse]) -> list[HttpResponse]:
     answers: list[Any] = [None] * len(works)
 
     def run(number: int) -> None:
-        gate.wait(10)
+        gate.wait(60)
         try:
             answers[number] = works[number]()
         finally:
@@ -138,7 +138,7 @@ def at_once(*works: Callable[[], HttpResponse]) -> list[HttpResponse]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     return answers
 
 

@@ -38,11 +38,11 @@ HOOKS = Path(__file__).parent / "fuzz_hooks.py"
 SEED = 4711
 EXAMPLES = 5
 # More than a run needs; one that hangs is stopped.
-SECONDS = 600
+SECONDS = 1800
 CONFIG = """
 seed = {seed}
 continue-on-failure = true
-request-timeout = 30
+request-timeout = 120
 max-stream-events = 1
 hooks = "{hooks}"
 

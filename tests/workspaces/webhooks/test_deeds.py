@@ -42,8 +42,9 @@ def test_sending_again_keeps_the_id(
     # What waits for its next attempt is tried at once.
     receiver.answers = [receivers.status(500)] * 2
     webhooks.redeliver(only())
+    before = timezone.now()
     send_all()
-    assert only().next_attempt_at > timezone.now()
+    assert only().next_attempt_at > before
     webhooks.redeliver(only())
     send_all()
     assert (len(receiver.received), only().attempts) == (4, 2)
@@ -150,7 +151,7 @@ def test_slow_name_servers_hold_two_requests_up_and_no_database_connection(
     def slowly(_url: str) -> None:
         holds_connection.append(connection.connection is not None)
         begun.release()
-        assert over.wait(10)
+        assert over.wait(60)
 
     def create() -> None:
         webhooks.create(Workspace.objects.get(), owner, url="https://93.184.216.34/")
@@ -161,7 +162,7 @@ def test_slow_name_servers_hold_two_requests_up_and_no_database_connection(
     try:
         for request in requests:
             request.start()
-            assert begun.acquire(timeout=10)
+            assert begun.acquire(timeout=60)
         with pytest.raises(TooOften, match="Try again shortly") as caught:
             webhooks.create(workspace, owner, url="https://93.184.216.34/")
         assert (caught.value.code, caught.value.retry_after) == ("too_many_waiting", 5)
