@@ -14,6 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.core.servers.basehttp import WSGIRequestHandler
 from pytest_django import DjangoDbBlocker
 
