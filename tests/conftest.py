@@ -14,8 +14,8 @@ from pathlib import Path
 import docker
 import pytest
 from django.conf import settings
-from django.db import connection
 from django.core.servers.basehttp import WSGIRequestHandler
+from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi
