@@ -6,6 +6,7 @@ The one source of these words: the admin shows them, and docs/attention.md is ma
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import fill
 
 
 @dataclass(frozen=True)
@@ -263,14 +264,15 @@ def document() -> str:
     """Return docs/attention.md."""
     sections = []
     for name, code in CODES.items():
-        steps = "\n".join(f"{n}. {step}" for n, step in enumerate(code.do, 1))
+        steps = "\n".join(_wrapped(f"{n}. {step}", "   ") for n, step in enumerate(code.do, 1))
         urgent = " Urgent." if code.urgent else ""
+        worry = f"When to worry: {code.worry[0].lower()}{code.worry[1:]}"
         sections.append(
-            f"## {name}\n\n**{code.title}.**{urgent}\n\n{code.means}\n\n"
-            f"What to do:\n\n{steps}\n\nWhen to worry: {_lower(code.worry)}\n"
+            f"## {name}\n\n**{code.title}.**{urgent}\n\n{_wrapped(code.means)}\n\n"
+            f"What to do:\n\n{steps}\n\n{_wrapped(worry)}\n"
         )
     return "\n".join([_INTRO, *sections])
 
 
-def _lower(words: str) -> str:
-    return words[0].lower() + words[1:]
+def _wrapped(text: str, indent: str = "") -> str:
+    return fill(text, 100, subsequent_indent=indent, break_on_hyphens=False)

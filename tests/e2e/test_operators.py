@@ -67,7 +67,7 @@ def test_the_front_page_and_a_rebuild(person: Person, operator: Person) -> None:
     until(operator, f"{base}/admin/", '<strong class="refused">never', there=False)
     until(operator, f"{base}/admin/", "cores <span")
     operator.page.goto(f"{base}/admin/workspaces/workspace/?q={slug}")
-    operator.page.get_by_role("link", name=slug, exact=True).click()
+    operator.page.get_by_role("link", name=slug).click()
     operator.page.get_by_role("button", name="Rebuild").click()
     operator.page.get_by_text("has its image built anew").wait_for()
     operator.page.get_by_role("button", name="Give up the change").wait_for()

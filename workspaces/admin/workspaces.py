@@ -146,14 +146,12 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
     """What customers have, found by name, address, or a member's email address."""
 
     list_display = (
-        "slug",
-        "name",
+        "what",
         "status",
         "owners",
         "plan",
         "version",
         "last_used",
-        "made",
     )
     list_filter = (
         StatusFilter,
@@ -179,6 +177,11 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         found: QuerySet[Workspace] = super().get_queryset(request)
         return found.prefetch_related(Prefetch("members", owners, to_attr="owning"))
 
+    @admin.display(description="workspace", ordering="slug")
+    def what(self, workspace: Workspace) -> SafeString:
+        """Its address and its name."""
+        return format_html('{} <span class="quiet">{}</span>', workspace.slug, workspace.name)
+
     @admin.display(description="status")
     def status(self, workspace: Workspace) -> SafeString:
         """What people see."""
@@ -195,11 +198,6 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
     def last_used(self, workspace: Workspace) -> str:
         """When somebody last asked for a page."""
         return naturaltime(workspace.instance.last_used_at)
-
-    @admin.display(description="made", ordering="created_at")
-    def made(self, workspace: Workspace) -> str:
-        """On which day."""
-        return f"{workspace.created_at:%Y-%m-%d}"
 
     @admin.display(description="release", ordering="release")
     def version(self, workspace: Workspace) -> str:
