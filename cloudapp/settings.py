@@ -189,6 +189,21 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": SPARES_SECONDS,
         "options": {"expires": SPARES_SECONDS},
     },
+    "look-at-host": {
+        "task": "deploy.tasks.look_at_host",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    # Each says by a row that its queue is worked off: see workspaces.attention.
+    **{
+        f"beat-of-{queue.name}": {
+            "task": "deploy.tasks.beat_of",
+            "args": [queue.name],
+            "schedule": 20.0,
+            "options": {"queue": queue.name, "expires": 20},
+        }
+        for queue in CELERY_TASK_QUEUES
+    },
     "take-up": {
         "task": "workspaces.tasks.take_up",
         "schedule": TAKE_UP_SECONDS,

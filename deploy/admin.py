@@ -12,7 +12,15 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from deploy.models import Image, Instance, InstanceEvent, LogTail, Orphan
+from deploy.models import (
+    Heartbeat,
+    HostFacts,
+    Image,
+    Instance,
+    InstanceEvent,
+    LogTail,
+    Orphan,
+)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -86,6 +94,10 @@ class InstanceAdmin(ReadOnlyAdmin):
     exclude = ("key",)
     readonly_fields = ("status", "what_happened")
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Let the front page link to those with one cause."""
+        return lookup == "last_error" or super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
+
     @admin.display(description="status")
     def status(self, instance: Instance) -> str:
         """What people see."""
@@ -155,3 +167,20 @@ class LogTailAdmin(ReadOnlyAdmin):
         """Log tails; a list of them does not need their texts."""
         found: QuerySet[LogTail] = super().get_queryset(request)
         return found.defer("text")
+
+
+@admin.register(HostFacts)
+class HostFactsAdmin(ReadOnlyAdmin):
+    """What the engines' machines have, as a worker last saw it."""
+
+    list_display = ("name", "engine", "cores", "memory_mb", "disk_mb", "disk_free_mb", "at")
+    ordering = ("name",)
+
+
+@admin.register(Heartbeat)
+class HeartbeatAdmin(ReadOnlyAdmin):
+    """When each queue was last worked off."""
+
+    list_display = ("queue", "at")
+    search_fields = ("queue",)
+    ordering = ("queue",)

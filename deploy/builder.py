@@ -42,8 +42,13 @@ class Builder(BaseBuilder, Protocol):
         tag: str,
         labels: Mapping[str, str],
         build_args: Mapping[str, str],
+        *,
+        anew: bool = False,
     ) -> str:
-        """Build a tar of a Dockerfile and its files with no network; return the image's id."""
+        """Build a tar of a Dockerfile and its files with no network; return the image's id.
+
+        `anew`: without what the engine remembers of earlier builds.
+        """
 
     def remove_image(self, reference: str) -> None:
         """Remove an image that no container uses. Removing what is gone is fine."""

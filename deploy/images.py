@@ -160,7 +160,12 @@ def build_context(wheels: list[Path], common: Lock | None = None) -> BinaryIO:
 
 
 def build_image(
-    builder: Builder, inputs: ImageInputs, wheels: list[Path], common: Lock | None = None
+    builder: Builder,
+    inputs: ImageInputs,
+    wheels: list[Path],
+    common: Lock | None = None,
+    *,
+    anew: bool = False,
 ) -> None:
     """Build and tag the image, labelled with its inputs. Raises EngineError."""
     builder.build(
@@ -168,6 +173,7 @@ def build_image(
         inputs.reference,
         labels_of(inputs),
         {"BASE": inputs.values["base"]["reference"]},
+        anew=anew,
     )
 
 
@@ -225,11 +231,14 @@ def ensure_image(
     state_dir: Path,
     on_step: OnStep = lambda step: None,
     common: Lock | None = None,
+    *,
+    anew: bool = False,
 ) -> Image:
     """Return the ready image of a lock, building it when the engine has none. Raises ImageError.
 
     `on_step` is told what begins; nothing when there is nothing to do. `common` are the packages
-    that many images have, the release's: built once, they are a layer of each.
+    that many images have, the release's: built once, they are a layer of each. `anew` builds also
+    what is there, for one that something is wrong with; instances that run keep the old one.
 
     The row says "ready" only after the image has really started. A failure is kept in the row, and
     the next call tries again. The engine is asked every time: it may have lost what the row knows.
@@ -245,13 +254,14 @@ def ensure_image(
             defaults={"reference": inputs.reference, "inputs": dict(inputs.values)},
         )
         try:
-            if image.state != Image.State.READY or not builder.image_exists(inputs.reference):
+            there = image.state == Image.State.READY
+            if anew or not there or not builder.image_exists(inputs.reference):
                 _record(image, Image.State.BUILDING)
                 on_step(BuildStep.FETCH)
                 wheels = _fetched(inputs, lock, state_dir)
                 with _builds(state_dir).open("w") as building:
                     fcntl.flock(building, fcntl.LOCK_SH)
-                    _make(builder, inputs, wheels, common, on_step)
+                    _make(builder, inputs, wheels, common, on_step, anew=anew)
                 _record(image, Image.State.READY)
         except (ImageError, WheelsError, OwnPluginError, EngineError) as error:
             _record(image, Image.State.FAILED, str(error))
@@ -326,11 +336,13 @@ def _make(
     wheels: list[Path],
     common: Lock | None,
     on_step: OnStep,
+    *,
+    anew: bool,
 ) -> None:
     """Build it and try it out; one that does not work is not kept."""
     on_step(BuildStep.BUILD)
-    if not builder.image_exists(inputs.reference):
-        build_image(builder, inputs, wheels, common)
+    if anew or not builder.image_exists(inputs.reference):
+        build_image(builder, inputs, wheels, common, anew=anew)
     on_step(BuildStep.CHECK)
     try:
         smoke_test(builder, inputs, wheels)

@@ -249,6 +249,43 @@ def restart(instance_id: UUID | str) -> None:
     change_spec(instance_id, "restart")
 
 
+def retry(instance_id: UUID | str, *, take_over: bool = False) -> None:
+    """Have it tried again now, whatever it failed at; nothing else is wanted than before.
+
+    With `take_over` also where a worker holds it: that one writes nothing any more.
+    """
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        freed = {"lease_token": None, "lease_expires_at": None} if take_over else {}
+        _request(instance, "retry", **_FORGIVEN, **freed)
+
+
+def forget(instance_id: UUID | str) -> None:
+    """Be done with one whose container is gone for good. Nothing at the engine is touched.
+
+    Its volume, if there is one, is an orphan from now on: reported, and never removed. Raises
+    NotAllowed unless the engine said that there is no container.
+    """
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        if instance.observed != Observed.ABSENT:
+            words = "The engine did not say that its container is gone, so that it is kept."
+            raise NotAllowed(words)
+        now = timezone.now()
+        gone: dict[str, Any] = {
+            "desired": Desired.ABSENT,
+            "stop_reason": StopReason.NONE,
+            "purge_at": now,
+            "purged_at": now,
+            "secrets": {},
+            "lease_token": None,
+            "lease_expires_at": None,
+        }
+        _request(instance, "forgotten", **gone, **_DOWN, **_FORGIVEN)
+        for successor in Instance.objects.filter(predecessor=instance):
+            poke(successor.pk)
+
+
 def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any) -> None:
     """Change any part of the spec. The generation tells old from new.
 

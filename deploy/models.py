@@ -6,6 +6,7 @@ Only deploy.lifecycle writes an Instance's state; everybody else asks it to.
 import uuid
 from typing import ClassVar
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -125,6 +126,7 @@ class Instance(models.Model):
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["desired", "observed"], name="instance_states"),
             models.Index(fields=["created_at"], condition=Q(spare=True), name="spares"),
+            models.Index(fields=["attempts"], condition=Q(attempts__gt=0), name="failing"),
         ]
 
     def __str__(self) -> str:
@@ -174,6 +176,15 @@ class InstanceEvent(models.Model):
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["instance", "id"], name="events_of_instance"),
             models.Index(fields=["history", "id"], name="events_of_history"),
+            # What the operators' front page counts over time: few of all events.
+            models.Index(
+                fields=["kind", "at"],
+                condition=Q(kind__in=["wake", "create_requested", "claimed"]),
+                name="events_that_people_wait_for",
+            ),
+            models.Index(fields=["at"], condition=Q(failed=True), name="events_that_failed"),
+            # They are written in the order of time, so that this is small.
+            BrinIndex(fields=["at"], name="events_by_time", pages_per_range=16),
         ]
 
     def __str__(self) -> str:
@@ -205,3 +216,36 @@ class LogTail(models.Model):
 
     def __str__(self) -> str:
         return f"log of {self.instance_id}"
+
+
+class HostFacts(models.Model):
+    """What the machine of an engine has, as a worker saw it: the web may not ask the engine."""
+
+    # As the engine calls itself.
+    name = models.CharField(max_length=200, unique=True)
+    at = models.DateTimeField(default=timezone.now)
+    engine = models.CharField(max_length=100, blank=True)
+    cores = models.PositiveIntegerField()
+    memory_mb = models.PositiveIntegerField()
+    # Of the file system that images and volumes are on; None where the worker cannot see it.
+    disk_mb = models.PositiveIntegerField(null=True, blank=True)
+    disk_free_mb = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "host facts"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Heartbeat(models.Model):
+    """When a queue was last worked off: beat puts a beat into each, and its worker writes this.
+
+    So an old one says that beat, Redis or the worker is away, or that the worker is stuck.
+    """
+
+    queue = models.CharField(max_length=40, unique=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"queue {self.queue}"

@@ -57,6 +57,21 @@ ABSENT = Observation(Observed.ABSENT)
 
 
 @dataclass(frozen=True)
+class Host:
+    """The machine that an engine is on. The disk is the one of images and volumes, in MiB.
+
+    None for what cannot be seen from here.
+    """
+
+    name: str
+    engine: str
+    cores: int
+    memory_mb: int
+    disk_mb: int | None = None
+    disk_free_mb: int | None = None
+
+
+@dataclass(frozen=True)
 class EngineEvent:
     """Something happened to a container of ours. `action` is the engine's word: die, oom, …"""
 
@@ -69,6 +84,9 @@ class Engine(Protocol):
 
     def ping(self) -> None:
         """Raise EngineError unless the engine answers."""
+
+    def host(self) -> Host:
+        """Return what the engine's machine has."""
 
     def observe(self, instance_id: str) -> Observation:
         """Return what the engine holds for one instance; ABSENT only when it says so."""

@@ -77,6 +77,8 @@ class DockerImages:
         tag: str,
         labels: Mapping[str, str],
         build_args: Mapping[str, str],
+        *,
+        anew: bool = False,
     ) -> str:
         """Build a tar of a Dockerfile and its files with no network; return the image's id."""
         steps = client(self._url, timeout=BUILD_SECONDS).build(
@@ -86,6 +88,7 @@ class DockerImages:
             labels=dict(labels),
             buildargs=dict(build_args),
             network_mode="none",
+            nocache=anew,
             rm=True,
             forcerm=True,
             decode=True,

@@ -28,6 +28,7 @@ from deploy.engines.base import (
     EngineError,
     EngineEvent,
     EngineRefused,
+    Host,
     InstanceSpec,
     Observation,
 )
@@ -210,6 +211,10 @@ class FakeEngine:
     @_called
     def ping(self) -> None:
         """Answer."""
+
+    @_called
+    def host(self) -> Host:
+        return Host("fake", "Fake 1", cores=2, memory_mb=4096)
 
     @_called
     def observe(self, instance_id: str) -> Observation:

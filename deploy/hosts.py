@@ -1,0 +1,29 @@
+"""What pages want to know of the machines: a worker writes it down, for the web may not ask."""
+
+import logging
+from dataclasses import asdict
+
+from django.utils import timezone
+
+from deploy.engines import get_engine
+from deploy.engines.base import EngineError
+from deploy.models import Heartbeat, HostFacts
+
+logger = logging.getLogger(__name__)
+
+
+def look() -> None:
+    """Write down what the engine's machine has now. A silent engine leaves what was known."""
+    try:
+        facts = asdict(get_engine().host())
+    except EngineError as error:
+        logger.warning("the engine cannot be asked about its machine: %s", error)
+        return
+    HostFacts.objects.update_or_create(
+        name=facts.pop("name"), defaults={**facts, "at": timezone.now()}
+    )
+
+
+def note_beat(queue: str) -> None:
+    """Write down that a queue is worked off."""
+    Heartbeat.objects.update_or_create(queue=queue[:40], defaults={"at": timezone.now()})
