@@ -13,10 +13,10 @@ from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import AdminPasswordChangeForm, ReadOnlyPasswordHashField
 from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import PermissionDenied
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from accounts import api_tokens
 from accounts.addresses import is_taken, release_claims
@@ -71,22 +71,9 @@ class AddUserForm(forms.ModelForm):  # type: ignore[type-arg]
 class ChangeUserForm(forms.ModelForm):  # type: ignore[type-arg]
     """A user's own few fields."""
 
-    password = ReadOnlyPasswordHashField(
-        help_text="To help somebody who forgot theirs, send a reset link from the list of users."
-    )
-
     class Meta:
         model = User
-        fields = ("password", "is_active", "is_staff", "is_superuser", "groups", "user_permissions")
-
-
-class SetPasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
-    """Give somebody another password; it signs them out everywhere."""
-
-    def save(self, commit: bool = True) -> User:
-        user: User = super().save(commit)
-        end_sessions(user)
-        return user
+        fields = ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")
 
 
 class ProfileInline(admin.StackedInline):  # type: ignore[type-arg]
@@ -160,7 +147,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     ordering = ("-id",)
     readonly_fields = ("created", "last_login")
     fieldsets = (
-        (None, {"fields": ("password", "is_active", "created", "last_login")}),
+        (None, {"fields": ("is_active", "created", "last_login")}),
         (
             "May do",
             {"fields": ("is_staff", "is_superuser", "groups", "user_permissions")},
@@ -169,7 +156,6 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     add_fieldsets = ((None, {"fields": ("email", "password", "is_staff")}),)
     form = ChangeUserForm
     add_form = AddUserForm
-    change_password_form = SetPasswordForm
     inlines = (
         ProfileInline,
         EmailAddressInline,
@@ -186,6 +172,12 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         "revoke_tokens",
         "remove_second_factors",
     )
+
+    def user_change_password(
+        self, request: HttpRequest, id: str, form_url: str = ""
+    ) -> HttpResponse:
+        """Say no: who knows a password can act as its user. They are mailed a link instead."""
+        raise PermissionDenied
 
     def get_queryset(self, request: HttpRequest) -> UserQuerySet:
         """Users with their names, in one query."""

@@ -31,6 +31,7 @@ NEEDS: Mapping[str, Role] = {
     "manage_webhooks": Role.OWNER,
     "change_secrets": Role.OWNER,
     "change_members": Role.OWNER,
+    "allow_support": Role.OWNER,
     "delete": Role.OWNER,
     "undelete": Role.OWNER,
 }

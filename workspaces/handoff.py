@@ -27,7 +27,8 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import User
 from deploy.router import PAGES_POLICY
-from workspaces.access import get_workspace
+from workspaces import support
+from workspaces.access import memberships
 from workspaces.gateway import find_session, is_current
 from workspaces.handoff_tokens import (
     SESSION_COOKIE,
@@ -103,8 +104,15 @@ def start(request: HttpRequest) -> HttpResponse:
 @never_cache
 @login_required
 def enter(request: HttpRequest, slug: str) -> HttpResponse:
-    """At the cloud host: give a member a code for the workspace's host. 404 for strangers."""
-    workspace = get_workspace(request.user, slug)
+    """At the cloud host: give a member a code for the workspace's host. 404 for strangers.
+
+    Operators too are strangers, unless an owner lets them look.
+    """
+    user = cast(User, request.user)  # login_required
+    member = memberships(user).filter(workspace__slug=slug).first()
+    workspace = member.workspace if member else support.find(user, slug)
+    if workspace is None:
+        raise Http404("no such workspace")
     state = request.GET.get("state", "")
     came_for = safe_next(request.GET.get("next", "/"))
     if len(state) != 64 or not request.session.session_key:
@@ -115,7 +123,7 @@ def enter(request: HttpRequest, slug: str) -> HttpResponse:
         digest=digest(code),
         state_digest=state,
         workspace=workspace,
-        user=cast(User, request.user),  # login_required
+        user=user,
         session_key=request.session.session_key,
         expires_at=timezone.now() + timedelta(seconds=CODE_SECONDS),
     )
@@ -176,10 +184,15 @@ def _open_session(code: SignInCode) -> str | None:
     Between the code and now somebody may have signed out, or have been removed.
     """
     cloud_session = _cloud_session(code)
-    member = Member.objects.filter(workspace=code.workspace, user=code.user)
-    if cloud_session is None or not code.user.is_active or not member.exists():
+    if cloud_session is None or not code.user.is_active:
         return None
     auth_hash, ends = cloud_session
+    if not Member.objects.filter(workspace=code.workspace, user=code.user).exists():
+        workspace = support.find(code.user, code.workspace.slug)
+        if workspace is None or workspace.support_until is None:
+            return None
+        ends = min(ends, workspace.support_until)
+        support.note_entry(workspace, code.user)
     token = new_token()
     WorkspaceSession.objects.create(
         digest=digest(token),

@@ -29,6 +29,13 @@ DEED_WORDS: Mapping[str, str] = {
     "suspended": "suspended the workspace:",
     "resumed": "lifted the suspension",
     "changed_plan": "changed the plan",
+    "retried": "had it tried again",
+    "rebuilt": "had its image built anew",
+    "gave_up_change": "gave up the change that was under way",
+    "forgotten": "let go of it, for its container is gone for good:",
+    "allowed_support": "let the operators look at the data",
+    "ended_support": "closed the data to the operators",
+    "entered_support": "came in as an operator, to look at the data",
     "added_webhook": "added the webhook",
     "changed_webhook": "changed the webhook",
     "rotated_webhook": "gave a new secret to the webhook",
@@ -51,6 +58,8 @@ _SAID_BY_DEEDS = (
     "claimed",
     "observed",
     "set_secret",
+    "retry",
+    "forgotten",
 )
 
 EVENT_WORDS: Mapping[str, str] = {
@@ -80,6 +89,8 @@ EVENT_WORDS: Mapping[str, str] = {
     "want_absent": "Asked to be removed; the data stays for now",
     "succeeded": "Its data went over to a new instance",
     "observed": "It was found in another state",
+    "retry": "Asked to try again",
+    "forgotten": "Let go of: its container is gone",
 }
 
 FAILURE_WORDS: Mapping[str, str] = {

@@ -18,6 +18,7 @@ web: list[URLPattern] = [
     path("workspaces/<slug:slug>/stop/", views.stop, name="workspace_stop"),
     path("workspaces/<slug:slug>/restart/", views.restart, name="workspace_restart"),
     path("workspaces/<slug:slug>/rename/", views.rename, name="workspace_rename"),
+    path("workspaces/<slug:slug>/support/", views.support_access, name="workspace_support"),
     path("workspaces/<slug:slug>/delete/", views.delete, name="workspace_delete"),
     path("workspaces/<slug:slug>/undelete/", views.undelete, name="workspace_undelete"),
     path("workspaces/<slug:slug>/plugins/", plugin_views.plugins, name="workspace_plugins"),

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from accounts.models import User
 from deploy import logs
-from workspaces import access, changes, history, progress, services, slugs
+from workspaces import access, changes, history, progress, services, slugs, support
 from workspaces.forms import DeleteForm, NewWorkspaceForm, RenameForm
 from workspaces.models import Member, Workspace
 
@@ -158,6 +158,7 @@ def _detail(
         "members": workspace.members.order_by("created_at", "id").prefetch_related(named),
         "rename_form": rename or RenameForm(initial={"name": workspace.name}),
         "delete_form": delete or DeleteForm(workspace=workspace),
+        "support_choices": support.CHOICES.items(),
         "grace": timeuntil(now + timedelta(seconds=settings.DELETE_GRACE_SECONDS), now),
     }
     return render(request, "workspaces/detail.html", context, status=status)
@@ -234,6 +235,24 @@ def rename(request: SignedInRequest, slug: str) -> HttpResponse:
             return redirect(member.workspace)
     form.focus_first_error()
     return _detail(request, member, rename=form, status=422)
+
+
+@signed_in
+@require_POST
+def support_access(request: SignedInRequest, slug: str) -> HttpResponse:
+    """Let the operators look at the data for some days, or no more."""
+    workspace = access.get_workspace(request.user, slug, access.NEEDS["allow_support"])
+    days = request.POST.get("days", "")
+    try:
+        if days == "0":
+            support.end(workspace, request.user)
+            messages.success(request, "The operators cannot look at the data.")
+        else:
+            support.allow(workspace, request.user, int(days) if days.isdecimal() else -1)
+            messages.success(request, "The operators may look at the data for now.")
+    except services.Refused as refusal:
+        messages.error(request, str(refusal))
+    return redirect(workspace)
 
 
 @signed_in

@@ -69,6 +69,7 @@ TABLE = [
     Address("webhooks/<int:pk>/rotate/", "manage_webhooks", post={}),
     Address("webhooks/<int:pk>/redeliver/", "manage_webhooks", post={"delivery": str(DELIVERY)}),
     Address("webhooks/<int:pk>/remove/", "manage_webhooks", post={}),
+    Address("support/", "allow_support", post={"days": "1"}),
     Address("delete/", "delete", post={"confirm": "trees"}),
     Address("undelete/", "undelete", Status.DELETING, {}),
 ]

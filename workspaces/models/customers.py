@@ -66,7 +66,9 @@ class Workspace(models.Model):
     # Why the operators suspended it, for its members; empty when they did not. It outlasts a
     # deletion, so that bringing it back does not lift a suspension.
     suspended_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    # Until when the operators may look at its data, as an owner allowed; None for never.
+    support_until = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
     # Deletion was asked for; until the instance is purged it can be undone.
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
     # The data is gone and the slug is free again.
@@ -90,6 +92,11 @@ class Workspace(models.Model):
     def status(self) -> Status:
         """What people see."""
         return self.instance.status
+
+    @property
+    def support_access(self) -> bool:
+        """Whether the operators may look at its data now."""
+        return self.support_until is not None and self.support_until > timezone.now()
 
     @property
     def url(self) -> str:

@@ -1,0 +1,76 @@
+"""Whether operators may look at a workspace's data: only while an owner allows it, and as viewers.
+
+The way in is the ordinary hand-off (handoff.py), and the gateway asks at each request. Each time
+that one comes in is in the workspace's activity.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from accounts.models import User
+from workspaces import activity
+from workspaces.models import Member, Role, Workspace, WorkspaceSession
+from workspaces.services import Refused, changing, locked
+
+# For how many days an owner may allow it.
+CHOICES: Mapping[int, str] = {1: "1 day", 7: "7 days"}
+
+
+def allow(workspace: Workspace, by: User, days: int) -> None:
+    """Let operators look at the data for so long. Raises Refused; an operator may not, by that."""
+    if days not in CHOICES:
+        raise Refused("Choose for how long.", "days")
+    with changing(workspace) as current:
+        _demand_owner(current, by)
+        until = timezone.now() + timedelta(days=days)
+        Workspace.objects.filter(pk=current.pk).update(support_until=until)
+        activity.note(current, by, "allowed_support", f"until {until:%-d %B %Y, %H:%M} UTC")
+    workspace.support_until = until
+
+
+def end(workspace: Workspace, by: User) -> None:
+    """Close the data to operators again; those who are in are out within seconds."""
+    with locked(workspace) as current:
+        _demand_owner(current, by)
+        if not current.support_access:
+            return
+        Workspace.objects.filter(pk=current.pk).update(support_until=None)
+        _sessions_of_operators(current).delete()
+        activity.note(current, by, "ended_support")
+    workspace.support_until = None
+
+
+def find(user: User, slug: str) -> Workspace | None:
+    """Return the workspace called `slug` if this operator may look at its data now."""
+    if not user.is_staff:
+        return None
+    open_now = Workspace.objects.filter(
+        slug=slug,
+        purged_at=None,
+        deleted_at=None,
+        instance__purged_at=None,
+        support_until__gt=timezone.now(),
+    )
+    return open_now.select_related("instance").first()
+
+
+def note_entry(workspace: Workspace, by: User) -> None:
+    """Write down that an operator came in."""
+    with locked(workspace) as current:
+        activity.note(current, by, "entered_support")
+
+
+def _sessions_of_operators(workspace: Workspace) -> QuerySet[WorkspaceSession]:
+    members = Member.objects.filter(workspace=workspace)
+    return WorkspaceSession.objects.filter(workspace=workspace).exclude(
+        user__in=members.values("user")
+    )
+
+
+def _demand_owner(workspace: Workspace, user: User) -> None:
+    """Whoever is no owner may not, operators included: it is not theirs to allow."""
+    if not workspace.members.filter(user=user, role=Role.OWNER).exists():
+        raise Refused("Only an owner may do this.", code="role_too_low")
