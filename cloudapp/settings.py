@@ -55,7 +55,7 @@ INSTALLED_APPS = [
     "accounts.apps.AccountsConfig",
     "workspaces.apps.WorkspacesConfig",
     "deploy.apps.DeployConfig",
-    "django.contrib.admin",
+    "workspaces.apps.OperatorsConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -1,6 +1,7 @@
 """What does a customer have, and who may do what?"""
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class WorkspacesConfig(AppConfig):
@@ -12,3 +13,9 @@ class WorkspacesConfig(AppConfig):
         from workspaces import outbox  # noqa: PLC0415
 
         lifecycle.happened.connect(outbox.hear)
+
+
+class OperatorsConfig(AdminConfig):
+    """Django's admin, as the operators' site."""
+
+    default_site = "workspaces.site.OperatorsSite"

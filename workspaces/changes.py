@@ -39,18 +39,20 @@ def request(
     release: Release | None = None,
     rollout: Rollout | None = None,
     seen: str | None = None,
+    anew: bool = False,
 ) -> Change:
     """Ask for just these plugins, by name; a worker does it. Raises Refused.
 
     `secrets` are values that the plugins need, new or in the place of those that are kept. With
-    `seen`, a services.version_of it, only if the workspace still is as it was then.
+    `seen`, a services.version_of it, only if the workspace still is as it was then. `anew` builds
+    its image also where there is one.
     """
     release = release or workspace.release
     names = set(names)
     wanted = [a for a in sets.available(workspace, release) if a.plugin.name in names]
     if unknown := sorted(names - sets.names_of(wanted)):
         raise Refused(f"This workspace may not use {', '.join(unknown)}.")
-    return _ask(workspace, by, release, wanted, secrets or {}, rollout, seen)
+    return _ask(workspace, by, release, wanted, secrets or {}, rollout, seen, anew=anew)
 
 
 def _ask(  # noqa: PLR0917 - each is another thing
@@ -61,6 +63,8 @@ def _ask(  # noqa: PLR0917 - each is another thing
     secrets: Mapping[str, str],
     rollout: Rollout | None = None,
     seen: str | None = None,
+    *,
+    anew: bool = False,
 ) -> Change:
     _refuse_conflicts(release, wanted)
     given = sealed(secrets)
@@ -71,7 +75,7 @@ def _ask(  # noqa: PLR0917 - each is another thing
         raise Refused(f"Still needed: {', '.join(missing)}.")
     try:
         with transaction.atomic():
-            return _open(workspace, by, release, wanted, given, rollout, seen)
+            return _open(workspace, by, release, wanted, given, rollout, seen, anew=anew)
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
@@ -94,6 +98,8 @@ def _open(  # noqa: PLR0917 - each is another thing
     given: dict[str, str],
     rollout: Rollout | None,
     seen: str | None,
+    *,
+    anew: bool,
 ) -> Change:
     current = locked(workspace.pk, wanted)
     if by is not None and rollout is None:
@@ -117,6 +123,7 @@ def _open(  # noqa: PLR0917 - each is another thing
         release=release,
         rollout=rollout,
         secrets=given,
+        anew=anew,
         old_release=current.release,
         old_image_id=current.instance.image_id,
     )
@@ -215,6 +222,16 @@ def to_release(
     if lacking := sorted(names - sets.names_of(sets.available(workspace, release))):
         raise Refused(f"On {release} it may not use {', '.join(lacking)}.")
     return request(workspace, by, names, release=release, rollout=rollout)
+
+
+def rebuild(workspace: Workspace, by: User | None) -> Change:
+    """Ask for what a workspace has, with its image built anew. Raises Refused.
+
+    At the versions that are approved now; what it may not use any more leaves, as ever.
+    """
+    running = sets.names_of(workspace.plugins.select_related("plugin"))
+    names = running & sets.names_of(sets.available(workspace))
+    return request(workspace, by, names, anew=True)
 
 
 def last_done(workspace: Workspace) -> Change | None:

@@ -1,13 +1,22 @@
 """What operators do with a customer's workspace. Each leaves a line that its members can read."""
 
+from datetime import timedelta
+from functools import partial
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
 from accounts.models import User
 from deploy import lifecycle
-from deploy.states import Desired, StopReason
-from workspaces import activity, sets
-from workspaces.models import Plan, Workspace
-from workspaces.services import Refused, changing
+from deploy.models import Instance
+from deploy.states import Desired, Observed, StopReason
+from workspaces import activity, change_runs, changes, sets
+from workspaces.models import Change, Plan, Workspace
+from workspaces.services import Refused, changing, locked
 
 MAX_REASON = 200
+GIVEN_UP = "The operators gave this change up, so that the old set stays."
 
 
 def suspend(workspace: Workspace, by: User, reason: str) -> None:
@@ -47,3 +56,79 @@ def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
         Workspace.objects.filter(pk=current.pk).update(plan=plan)
         activity.note(current, by, "changed_plan", f"{old} → {plan}")
     workspace.plan = plan
+
+
+# --- out of whatever it is stuck in --------------------------------------------------------------
+
+
+def retry(workspace: Workspace, by: User) -> None:
+    """Have a worker look at it now: no more waiting after failures, nor for a worker that hangs.
+
+    With it the instance before it, for which it may wait, and the change that is under way.
+    """
+    with locked(workspace) as current:
+        _refuse_gone(current)
+        before = current.instance.predecessor
+        for instance in (current.instance, before):
+            if instance and instance.purged_at is None:
+                lifecycle.retry(instance.pk, take_over=hangs(instance))
+        if change := changes.open_change(current):
+            transaction.on_commit(partial(changes.send, change.pk))
+        activity.note(current, by, "retried")
+
+
+def hangs(instance: Instance) -> bool:
+    """Whether a worker holds it and did nothing for longer than anything takes."""
+    if instance.lease_token is None:
+        return False
+    seconds = settings.START_TIMEOUT_SECONDS + settings.STOP_TIMEOUT_SECONDS + 60
+    since = timezone.now() - timedelta(seconds=seconds)
+    return not instance.events.filter(at__gt=since).exists()
+
+
+def rebuild(workspace: Workspace, by: User) -> Change:
+    """Have its image built anew, and switch over to that. What does not come up changes nothing."""
+    with transaction.atomic():
+        change = changes.rebuild(workspace, by)
+        activity.note(change.workspace, by, "rebuilt")
+    return change
+
+
+def give_up_change(workspace: Workspace, by: User) -> None:
+    """End the change that is under way; what ran before it runs on. Raises Refused."""
+    change = changes.open_change(workspace)
+    if change is None:
+        raise Refused("No change is under way.")
+    try:
+        with transaction.atomic():
+            change_runs.give_up(change.pk, GIVEN_UP)
+            activity.note(change.workspace, by, "gave_up_change")
+    except change_runs.GivenUp as error:
+        raise Refused("This change is over.") from error
+    except lifecycle.NotAllowed as error:
+        raise Refused(str(error)) from error
+
+
+def may_forget(instance: Instance) -> bool:
+    """Whether the engine said that nothing of it is there: silence is no answer."""
+    return instance.observed == Observed.ABSENT and instance.purged_at is None
+
+
+def forget(workspace: Workspace, by: User) -> None:
+    """Drop a workspace whose container is gone for good. Nothing at the engine is touched.
+
+    Its slug is free again. Its volume, if there is one still, is reported as an orphan and stays.
+    """
+    with locked(workspace) as current:
+        _refuse_gone(current)
+        lifecycle.forget(current.instance.pk)
+        now = timezone.now()
+        Workspace.objects.filter(pk=current.pk).update(
+            deleted_at=current.deleted_at or now, purged_at=now
+        )
+        activity.note(current, by, "forgotten", f"volume {current.instance.volume or 'none'}")
+
+
+def _refuse_gone(workspace: Workspace) -> None:
+    if workspace.instance.purged_at is not None:
+        raise Refused("Nothing is left of this workspace.", code="not_found")

@@ -9,7 +9,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
-from deploy.models import Instance, LogTail, Orphan
+from deploy.models import Heartbeat, HostFacts, Instance, LogTail, Orphan
 from deploy.states import Status
 from tests import factories
 from workspaces import services
@@ -27,6 +27,8 @@ LISTS = [
     "deploy/image/",
     "deploy/orphan/",
     "deploy/logtail/",
+    "deploy/hostfacts/",
+    "deploy/heartbeat/",
 ]
 READ_ONLY = [
     path for path in LISTS if path.startswith("deploy/") or "activity" in path or "delivery" in path
@@ -52,6 +54,8 @@ def populate(count: int) -> None:
         factories.add_event(workspace.instance, "create", duration_ms=1)
         LogTail.objects.create(instance=workspace.instance, text="line")
         Orphan.objects.create(name=image.digest, kind="volume")
+        HostFacts.objects.create(name=image.digest, cores=2, memory_mb=4096)
+        Heartbeat.objects.create(queue=image.digest)
 
 
 def newest(path: str) -> Model:

@@ -1,5 +1,5 @@
 """The operators' pages: customers, the plugin catalogue, releases, changes and webhooks."""
 
-from workspaces.admin import catalogue, changes, customers, releases, webhooks
+from workspaces.admin import catalogue, changes, customers, releases, webhooks, workspaces
 
-__all__ = ["catalogue", "changes", "customers", "releases", "webhooks"]
+__all__ = ["catalogue", "changes", "customers", "releases", "webhooks", "workspaces"]

@@ -1,42 +1,18 @@
-"""Plans, workspaces and members, for operators.
+"""Plans, members and what they did, for operators.
 
-Plans and members can be changed. A workspace itself is only looked at: what is done to one goes
-through workspaces.services, so that its instance follows.
+Plans can be changed. Who belongs to a workspace is its owners' decision: an operator who made
+themselves a member would see its data without being let in.
 """
-
-from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import HttpRequest
 
 from accounts.models import User
-from workspaces.models import Activity, Member, Plan, Role, Workspace
+from deploy.admin import ReadOnlyAdmin
+from workspaces.models import Activity, Member, Plan
 
 _named_user = Prefetch("user", User.objects.with_names())
-
-
-class StateFilter(admin.SimpleListFilter):
-    """Whether a workspace is there, deleted and restorable, or gone."""
-
-    title = "state"
-    parameter_name = "state"
-    choices_by_value = {
-        "live": ("there", Q(deleted_at=None)),
-        "deleted": ("deleted, data kept", Q(deleted_at__isnull=False, instance__purged_at=None)),
-        "purged": ("gone", Q(instance__purged_at__isnull=False)),
-    }
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Offer the three."""
-        return [(value, words) for value, (words, _) in self.choices_by_value.items()]
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[Workspace]
-    ) -> QuerySet[Workspace] | None:
-        """Keep those in the chosen state."""
-        chosen = self.choices_by_value.get(self.value() or "")
-        return queryset.filter(chosen[1]) if chosen else None
 
 
 @admin.register(Plan)
@@ -74,78 +50,8 @@ class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().has_delete_permission(request, obj) and not (obj and obj.is_default)
 
 
-class MemberInline(admin.TabularInline):  # type: ignore[type-arg]
-    """Who belongs to a workspace."""
-
-    model = Member
-    extra = 0
-    raw_id_fields = ("user",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Member]:
-        """Members with their names, in one more query."""
-        return super().get_queryset(request).prefetch_related(_named_user)
-
-
-@admin.register(Workspace)
-class WorkspaceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What customers have, found by name, address, or a member's email address."""
-
-    list_display = ("slug", "name", "status", "owners", "plan", "created_at", "deleted_at")
-    list_filter = (
-        StateFilter,
-        "instance__desired",
-        "instance__observed",
-        "instance__stop_reason",
-        "plan",
-        "created_at",
-    )
-    search_fields = ("slug", "name", "=id", "=instance__id", "members__user__emailaddress__email")
-    search_help_text = "A name, an address, an id or a member's email address"
-    ordering = ("-created_at",)
-    list_select_related = ("plan", "instance")
-    list_per_page = 50
-    fields = (
-        "name",
-        "slug",
-        "status",
-        "suspended_reason",
-        "plan",
-        "instance",
-        "created_at",
-        "deleted_at",
-        "purged_at",
-    )
-    readonly_fields = fields
-    inlines = (MemberInline,)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Workspace]:
-        """Workspaces with their owners' names, in two more queries however many there are."""
-        owners = Member.objects.filter(role=Role.OWNER).prefetch_related(_named_user)
-        found: QuerySet[Workspace] = super().get_queryset(request)
-        return found.prefetch_related(Prefetch("members", owners, to_attr="owning"))
-
-    @admin.display(description="status")
-    def status(self, workspace: Workspace) -> str:
-        """What people see."""
-        return workspace.status.value
-
-    @admin.display(description="owners")
-    def owners(self, workspace: Workspace) -> str:
-        """Who owns it."""
-        owning: list[Member] = getattr(workspace, "owning", [])
-        return ", ".join(str(member.user) for member in owning)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Workspaces are made by their owners, with an instance."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Workspace | None = None) -> bool:
-        """Deleting a row would leave a container and a volume behind."""
-        return False
-
-
 @admin.register(Member)
-class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class MemberAdmin(ReadOnlyAdmin):
     """Who belongs where."""
 
     list_display = ("workspace", "user", "role", "created_at")
@@ -154,16 +60,18 @@ class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     search_help_text = "A workspace or an email address"
     ordering = ("-id",)
     list_select_related = ("workspace",)
-    list_per_page = 50
-    raw_id_fields = ("workspace", "user")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Member]:
         """Members with their names, in one more query."""
         return super().get_queryset(request).prefetch_related(_named_user)
 
+    def has_delete_permission(self, request: HttpRequest, obj: Member | None = None) -> bool:
+        """Whoever may, or else no user who belongs somewhere could be deleted."""
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
 
 @admin.register(Activity)
-class ActivityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ActivityAdmin(ReadOnlyAdmin):
     """Who did what, newest first. It is a record, so nobody changes it."""
 
     list_display = ("at", "workspace", "user", "verb", "detail")
@@ -172,21 +80,7 @@ class ActivityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     search_help_text = "A workspace, an email address or words of the detail"
     ordering = ("-id",)
     list_select_related = ("workspace",)
-    list_per_page = 50
-    show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Activity]:
         """Deeds with the names of who did them, in one more query."""
         return super().get_queryset(request).prefetch_related(_named_user)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Say no."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Activity | None = None) -> bool:
-        """Say no."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Activity | None = None) -> bool:
-        """Say no."""
-        return False

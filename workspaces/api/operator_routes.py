@@ -8,7 +8,7 @@ from ninja import Path, Router
 from ninja import Status as Answer
 
 from accounts.api_tokens import Scope
-from workspaces import deeds, fleet, operations, plans
+from workspaces import attention, deeds, fleet, operations, plans
 from workspaces.api import pages, reach
 from workspaces.api.callers import Needs, caller_of
 from workspaces.api.operator_shapes import (
@@ -114,8 +114,8 @@ def change_release(
     openapi_extra=may_refuse("permission_missing"),
 )
 def get_fleet(request: HttpRequest) -> FleetOut:
-    """Workspaces by status, what fails and why, what is under way, images, orphans, people."""
-    return FleetOut.of(fleet.summary())
+    """Workspaces by status, what fails and why, what is under way, and what needs attention."""
+    return FleetOut.of(fleet.summary(), attention.counts())
 
 
 # --- plans ---------------------------------------------------------------------------------------

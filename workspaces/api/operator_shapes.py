@@ -1,5 +1,6 @@
 """What goes in and comes out for operators. Every field says what it is, with an example."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -91,8 +92,13 @@ class FleetOut(Schema):
     users: int = Field(description="How many people have an account.", examples=[80])
     new_users: int = Field(description="How many of them signed up within 24 hours.", examples=[4])
 
+    attention: dict[str, int] = Field(
+        description="What needs an operator's attention, by code: see docs/attention.md.",
+        examples=[{"instance-failing": 3, "orphan-volume": 1}],
+    )
+
     @classmethod
-    def of(cls, fleet: Fleet) -> Self:
+    def of(cls, fleet: Fleet, attention: Mapping[str, int]) -> Self:
         """Show a summary."""
         spares = fleet.spares
         return cls(
@@ -109,6 +115,7 @@ class FleetOut(Schema):
             orphans=dict(fleet.orphans),
             users=fleet.users,
             new_users=fleet.new_users,
+            attention=dict(attention),
         )
 
 
