@@ -58,6 +58,7 @@ class Series:
     title: str
     span: str
     points: Sequence[Point]
+    url: str
 
     @property
     def total(self) -> int:
@@ -145,6 +146,7 @@ def front_page(user: Any) -> dict[str, Any]:
         "spares_url": _instances(spare__exact=1),
         "users": summary.users,
         "new_users": summary.new_users,
+        "new_users_url": _list("accounts_user", created__gte=str(timezone.now() - fleet.LATELY)),
         "newest": _newest() if user.has_perm("accounts.view_user") else None,
     }  # fmt: skip
 
@@ -304,7 +306,8 @@ def _series(what: str, found: Hourly, starts: Sequence[datetime], step: timedelt
         )
         for at in starts
     ]
-    return Series(_TITLES[what], f"{DAYS} days" if daily else f"{HOURS} hours", points)
+    span = f"{DAYS} days" if daily else f"{HOURS} hours"
+    return Series(_TITLES[what], span, points, _behind(what, starts[0], starts[-1] + step))
 
 
 def _midnight() -> datetime:

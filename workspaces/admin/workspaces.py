@@ -27,7 +27,7 @@ from deploy import logs
 from deploy.admin import ReadOnlyAdmin
 from deploy.finding import having_status
 from deploy.models import Instance, LogTail
-from deploy.states import Status
+from deploy.states import Desired, Status
 from workspaces import attention, changes, events, history, operations
 from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
 from workspaces.admin.filters import ChoiceFilter
@@ -348,27 +348,26 @@ def _tell(request: HttpRequest, deed: Deed, outcome: Outcome) -> None:
             tell(request, f"{deed.label}: {', '.join(slugs)}: {words.removesuffix('.')}.")
 
 
+# What the engine may say of an instance that is as it is wanted.
+_AS_WANTED: Mapping[str, tuple[str, ...]] = {
+    "running": ("running",),
+    "paused": ("paused", "exited", "absent", "created"),
+    "stopped": ("exited", "absent", "created"),
+    "absent": ("absent",),
+}
+
+
 def _sides(instance: Instance) -> list[tuple[str, Any, Any, bool]]:
     """Return what is wanted and what is there: (of what, wanted, there, whether they differ)."""
-    up = instance.desired == "running"
-    wanted_state = str(instance.desired)
-    if instance.stop_reason:
-        wanted_state += f" ({instance.stop_reason})"
-    same = {"running": ("running",), "paused": ("paused", "exited", "absent", "created")}.get(
-        instance.desired, ("exited", "absent", "created")
-    )
-    if instance.desired == "absent":
-        same = ("absent",)
-    made = instance.observed_generation
+    up = instance.desired == Desired.RUNNING
+    why = f" ({instance.stop_reason})" if instance.stop_reason else ""
+    differs = instance.observed not in _AS_WANTED[instance.desired]
+    made, answers = instance.observed_generation, "yes" if instance.ready else "no"
+    outdated = up and made != instance.generation
     return [
-        ("State", wanted_state, instance.observed, instance.observed not in same),
-        ("Answers", "yes" if up else "no", "yes" if instance.ready else "no", up != instance.ready),
-        (
-            "Generation",
-            instance.generation,
-            "none" if made is None else made,
-            up and made != instance.generation,
-        ),
+        ("State", f"{instance.desired}{why}", instance.observed, differs),
+        ("Answers", "yes" if up else "no", answers, up != instance.ready),
+        ("Generation", instance.generation, "none" if made is None else made, outdated),
     ]
 
 
