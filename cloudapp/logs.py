@@ -17,6 +17,7 @@ _SECRETS = re.compile(
     r"|whsec_[A-Za-z0-9+/=]{8,}"
     r"|(?<=/account/confirm-email/)[^/\s\"']+"
     r"|(?<=/account/password/reset/key/)[^/\s\"']+"
+    r"|(?<=/invitations/)[^/\s\"']{16,}"
     r"|(?<=[?&]code=)[^&\s\"']+"
     r"|(?<=://)[^/\s:@\"']*:[^/\s@\"']+(?=@)"
     r"|(?i:(?<=bearer )|(?<=cookie: )|(?<=password=)|(?<=secret=))[^\s,;\"']+"
