@@ -18,6 +18,7 @@ _SECRETS = re.compile(
     r"|(?<=/account/confirm-email/)[^/\s\"']+"
     r"|(?<=/invitations/)[A-Za-z0-9_-]{20,}"
     r"|(?<=/account/password/reset/key/)[^/\s\"']+"
+    r"|(?<=/invitations/)[^/\s\"']{16,}"
     r"|(?<=[?&]code=)[^&\s\"']+"
     r"|(?<=://)[^/\s:@\"']*:[^/\s@\"']+(?=@)"
     r"|(?i:(?<=bearer )|(?<=cookie: )|(?<=password=)|(?<=secret=))[^\s,;\"']+"

@@ -17,6 +17,7 @@ SECRETS = {
     "a mail's key": "Not Found: /account/confirm-email/MQ:1abc:def-ghi/",
     "an invitation": "Forbidden: /invitations/Zm9vYmFyYmF6cXV4Zm9vYmFy/",
     "a reset key": "Forbidden: /account/password/reset/key/1-abc-def/",
+    "an invitation": "Not Found: /invitations/abcdefghijklmnopqrstuv/",
     "a sign-in code": "GET /-/sign-in/done?code=abcdefghij&state=x",
     "a password in an address": "cannot connect to postgres://cloudapp:hunter22@db/cloudapp",
     "a header": "Authorization: Bearer abcdefghijklmnop",

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from cloudapp.local.product import Product
-from tests.e2e.conftest import OPERATOR
+from tests.e2e.conftest import METRICS_TOKEN, OPERATOR
 
 SECONDS = 120.0
 SECRET = "dont-you-log-this"
@@ -143,6 +143,21 @@ def test_no_secret_is_in_any_log(product: Product, api: httpx.Client, token: str
         text = log.read_text()
         for secret in (SECRET, token, *keys):
             assert secret not in text, log.name
+
+
+def test_it_says_how_it_is(product: Product) -> None:
+    """As the processes' role, which may read what it needs for that."""
+    shown = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+    deadline = time.monotonic() + SECONDS
+    while (ready := httpx.get(f"{product.base_url}/readyz", headers=shown)).status_code != 200:
+        assert time.monotonic() < deadline, ready.text
+        time.sleep(0.2)
+    assert {check["code"] for check in ready.json()["checks"].values()} == {"ok"}
+    assert httpx.get(f"{product.base_url}/readyz").json() == {"status": "ok"}
+    metrics = httpx.get(f"{product.base_url}/metrics", headers=shown)
+    assert metrics.status_code == 200
+    assert "cloudapp_redis_up 1.0" in metrics.text
+    assert httpx.get(f"{product.base_url}/metrics").status_code == 401
 
 
 def test_the_products_own_role_cannot_touch_the_audit_log(product: Product) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from ninja import Query, Router, Schema
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from accounts import audit_log
 from accounts.api_tokens import Scope
@@ -16,7 +16,7 @@ from accounts.origin import Via
 from workspaces.api import pages, reach
 from workspaces.api.callers import Needs, caller_of
 from workspaces.api.schema import SLUG, may_refuse
-from workspaces.api.shapes import REQUEST_ID, Page
+from workspaces.api.shapes import REQUEST_ID, Moment, Page
 from workspaces.api.workspace_routes import Cursor, Limit
 
 router = Router(tags=["audit"])
@@ -27,8 +27,8 @@ Person = Annotated[
     Query(description="A part of a name or email address.", examples=["ada@example.org"], **_TEXT),
 ]
 Verb = Annotated[str, Query(description="Only deeds of this kind.", examples=["deleted"], **_TEXT)]
-Since = Annotated[AwareDatetime | None, Query(description="Only what was done then or later.")]
-Until = Annotated[AwareDatetime | None, Query(description="Only what was done before.")]
+Since = Annotated[Moment | None, Query(description="Only what was done then or later.")]
+Until = Annotated[Moment | None, Query(description="Only what was done before.")]
 
 
 class AuditOut(Schema):
@@ -116,9 +116,7 @@ def of_workspace(
     members = None
     if not found.is_operator:
         members = set(found.workspace.members.values_list("user_id", flat=True))
-    search = Search(
-        person, verb, pages.in_utc(since, "query.since"), pages.in_utc(until, "query.until")
-    )
+    search = Search(person, verb, since, until)
     return _page(entries, search, cursor, limit, members)
 
 
@@ -141,7 +139,5 @@ def of_all(
     until: Until = None,
 ) -> Page[AuditOut]:
     """What everybody did: customers, operators, commands and our machinery. Newest first."""
-    search = Search(
-        person, verb, pages.in_utc(since, "query.since"), pages.in_utc(until, "query.until")
-    )
+    search = Search(person, verb, since, until)
     return _page(AuditEntry.objects.order_by("-id"), search, cursor, limit, None)

@@ -54,14 +54,6 @@ def _moment(text: str) -> datetime:
     return at.astimezone(UTC)
 
 
-def in_utc(at: datetime | None, field: str) -> datetime | None:
-    """Return a time of a request in UTC, as Postgres knows fewer zones. Raises Problem."""
-    try:
-        return at and at.astimezone(UTC)
-    except OverflowError as error:
-        raise invalid(field, "There is no such time in UTC.") from error
-
-
 def _created_at(row: Model) -> str:
     at: datetime = row.created_at  # type: ignore[attr-defined]  # the lists by time have it
     return at.isoformat()
