@@ -7,14 +7,13 @@ belongs to, the request that asked for it above all, travels in the message's he
 import logging
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 from celery import Celery, Task, signals
 
 from accounts import origin
 from accounts.origin import Origin, Via
-from cloudapp import queues
 from deploy import trace
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "cloudapp.settings")
@@ -61,7 +60,3 @@ def end(task: Task[Any, Any], task_id: str, state: str | None = None, **kwargs: 
     words = f"{task.name} {(state or 'ended').lower()} in {ms} ms"
     logger.info(words, extra={"fields": {"ms": ms}})
     stack.close()
-    queue = (task.request.delivery_info or {}).get("routing_key", "")
-    if queue in queues.BEATING:
-        with suppress(Exception):  # a missing sign of life must not look like a failed task
-            queues.note_alive(queue)

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 
-from cloudapp import metrics, queues
+from cloudapp import metrics
 from deploy.models import Image
+from workspaces import queues
 
 logger = logging.getLogger(__name__)
 
@@ -68,20 +68,20 @@ def _image() -> Trouble | None:
 
 
 def _redis() -> Trouble | None:
-    if queues.lengths() is not None:
+    if queues.depths() is not None:
         return None
     return Trouble("redis_down", "Redis does not answer: people wait for the next sweep.")
 
 
 def _worker_of(queue: str) -> Callable[[], Trouble | None]:
     def look() -> Trouble | None:
-        silent = queues.silent_seconds()[queue]
-        if 0 <= silent <= settings.WORKER_SILENT_SECONDS:
+        last = queues.last_beats()[queue]
+        if not queues.is_silent(queue, last):
             return None
-        words = "never did anything" if silent < 0 else f"has done nothing for {silent:.0f} s"
+        words = f"since {last:%-d %B, %H:%M} UTC" if last else "yet"
         return Trouble(
             f"worker_{queue}_silent",
-            f"The worker of the queue {queue} {words}. Do it, beat and Redis run?",
+            f"No beat came through the queue {queue} {words}. Do its worker, beat and Redis run?",
         )
 
     return look
@@ -92,7 +92,7 @@ CHECKS: Mapping[str, Callable[[], Trouble | None]] = {
     "migrations": _migrations,
     "image": _image,
     "redis": _redis,
-    **{f"worker_{queue}": _worker_of(queue) for queue in queues.BEATING},
+    **{f"worker_{queue}": _worker_of(queue) for queue in queues.MINUTES},
 }
 
 

@@ -16,9 +16,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from cloudapp import queues
 from deploy.models import Instance
-from workspaces import fleet, sending
+from workspaces import fleet, queues, sending
 from workspaces.fleet import Fleet
 
 WINDOW = timedelta(minutes=15)
@@ -63,10 +62,12 @@ class _Numbers(Collector):
         yield from _of_fleet(fleet.summary())
         yield from _of_steps()
         yield _gauge("webhook_messages_due", "Webhooks' messages that wait.", sending.due().count())
-        lengths = queues.lengths()
+        lengths = queues.depths()
         yield _gauge("redis_up", "Whether Redis answers.", int(lengths is not None))
         yield _by("queue_tasks", "Tasks that no worker has taken yet.", "queue", lengths or {})
-        ages = queues.silent_seconds()
+        now = timezone.now()
+        beats = queues.last_beats()
+        ages = {queue: (now - at).total_seconds() if at else -1 for queue, at in beats.items()}
         yield _by("worker_silent_seconds", "Since a worker's last sign of life.", "queue", ages)
 
 

@@ -457,8 +457,6 @@ EMAIL_TIMEOUT = 30
 
 # What Prometheus shows to read /metrics; without it there is none.
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="").strip()
-# A worker that gets something to do every few seconds, and does nothing for so long, is missing.
-WORKER_SILENT_SECONDS: float = env.float("WORKER_SILENT_SECONDS", default=120.0)
 
 # json for programs, text for people.
 LOG_FORMAT: str = env.str("LOG_FORMAT", default="text" if LOCAL or DEBUG else "json")

@@ -1,19 +1,21 @@
 """/metrics and /readyz: what they say, to whom, and at what cost."""
 
-import time
+from datetime import timedelta
 
 import pytest
-from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import Settings
 
-from cloudapp import health, queues
-from deploy.models import Image, Instance, InstanceEvent
+from cloudapp import health
+from deploy import hosts
+from deploy.models import Heartbeat, Image, Instance, InstanceEvent
 from deploy.states import Status
 from tests import factories
+from workspaces import queues
 from workspaces.models import Member, Workspace
 
 pytestmark = pytest.mark.django_db
@@ -115,7 +117,8 @@ def test_they_cost_the_same_among_ten_thousand(client: Client) -> None:
 def usable(db: None) -> None:
     """Everything is as it should be."""
     factories.make_image()
-    cache.set_many({f"alive:{queue}": time.time() for queue in queues.BEATING})
+    for queue in queues.MINUTES:
+        hosts.note_beat(queue)
 
 
 @pytest.mark.usefixtures("token", "usable")
@@ -130,8 +133,8 @@ def test_ready(client: Client) -> None:
 
 @pytest.mark.usefixtures("token", "usable")
 def test_what_is_missing_has_a_code(client: Client) -> None:
-    cache.set("alive:later", time.time() - 10_000)
-    cache.delete("alive:now")
+    Heartbeat.objects.filter(queue="later").update(at=timezone.now() - timedelta(minutes=11))
+    Heartbeat.objects.filter(queue="now").delete()
     Image.objects.update(state=Image.State.FAILED)
     response = client.get("/readyz", headers=SHOWN)
     assert response.status_code == 503
@@ -155,7 +158,7 @@ def test_a_missing_migration(client: Client, monkeypatch: pytest.MonkeyPatch) ->
 def test_strangers_hear_whether_and_not_why(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache.delete("alive:now")
+    Heartbeat.objects.filter(queue="now").delete()
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json() == {"status": "failing"}
@@ -163,11 +166,8 @@ def test_strangers_hear_whether_and_not_why(
 
 
 @pytest.mark.usefixtures("token", "usable")
-def test_redis_is_down(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused() -> None:
-        raise ConnectionError
-
-    monkeypatch.setattr(queues.current_app, "connection_for_read", refused)
+def test_redis_is_down(client: Client, settings: Settings) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
     checks = client.get("/readyz", headers=SHOWN).json()["checks"]
     assert checks["redis"]["code"] == "redis_down"
     assert numbers(client)["redis_up", ""] == 0

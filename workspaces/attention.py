@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import ApiToken
-from deploy.models import Heartbeat, HostFacts, Image, Instance, InstanceEvent, Orphan
+from deploy.models import HostFacts, Image, Instance, InstanceEvent, Orphan
 from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Observed
-from workspaces import fleet
+from workspaces import fleet, queues
 from workspaces.attention_codes import CODES
 from workspaces.models import (
     Approval,
@@ -39,8 +38,6 @@ WEBHOOK_AFTER = timedelta(hours=1)
 LATELY = timedelta(days=7)
 HOST_AFTER = timedelta(minutes=10)
 LEAST_FREE = 0.1
-# How long a queue may take until the beat in it comes through: what is before it may take so long.
-QUEUE_MINUTES: Mapping[str, int] = {"now": 2, "outside": 5, "later": 10, "builds": 30}
 
 
 @dataclass(frozen=True)
@@ -370,23 +367,16 @@ def _tokens(named: int) -> tuple[int, list[Item]]:
 # --- machines ------------------------------------------------------------------------------------
 
 
-def silent_queues() -> dict[str, datetime | None]:
+def _silent_queues() -> dict[str, datetime | None]:
     """Return the queues that nobody works off, with when somebody last did."""
-    beats = dict(Heartbeat.objects.values_list("queue", "at"))
-    now = timezone.now()
-    found: dict[str, datetime | None] = {}
-    for queue in settings.CELERY_TASK_QUEUES:
-        last = beats.get(queue.name)
-        allowed = timedelta(minutes=QUEUE_MINUTES.get(queue.name, 5))
-        if last is None or now - last > allowed:
-            found[queue.name] = last
-    return found
+    beats = queues.last_beats()
+    return {name: last for name, last in beats.items() if queues.is_silent(name, last)}
 
 
 def _beat(named: int) -> tuple[int, list[Item]]:
-    silent = silent_queues()
+    silent = _silent_queues()
     # What comes through slowly by its nature does not count against the rest.
-    if "now" not in silent or len(silent) < len(settings.CELERY_TASK_QUEUES) - 1:
+    if "now" not in silent or len(silent) < len(queues.MINUTES) - 1:
         return 0, []
     last = max((at for at in silent.values() if at), default=None)
     words = "No queue is worked off: beat, Redis or all workers are away."
@@ -404,7 +394,7 @@ def _workers(named: int) -> tuple[int, list[Item]]:
             _list("deploy_heartbeat"),
             last,
         )
-        for name, last in silent_queues().items()
+        for name, last in _silent_queues().items()
     ]
     return len(items), items
 

@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
-from deploy.models import Heartbeat, HostFacts, Image, Instance, InstanceEvent
+from deploy.models import HostFacts, Image, Instance, InstanceEvent
 from deploy.states import Observed, Status
 from workspaces import attention, fleet, queues
 from workspaces.models import Workspace
@@ -238,12 +238,9 @@ def _maybe_gib(mib: int | None) -> float | None:
 
 def _queues() -> list[Queue]:
     depths = queues.depths()
-    silent = attention.silent_queues()
-    beats = dict(Heartbeat.objects.values_list("queue", "at"))
-    names = attention.QUEUE_MINUTES
     return [
-        Queue(name, depths.get(name) if depths else None, beats.get(name), name in silent)
-        for name in names
+        Queue(name, depths[name] if depths else None, last, queues.is_silent(name, last))
+        for name, last in queues.last_beats().items()
     ]
 
 

@@ -1,21 +1,43 @@
-"""How long the queues are. Redis holds no truth: when it is away, we say so and go on."""
+"""The queues, as seen from the web: how long they are, and whether they are worked off.
+
+Redis holds no truth: when it is away, we say so and go on. Beat sends a beat through each queue,
+which its worker writes down: an old one says that the queue is not worked off, whatever the reason.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 import redis
 from django.conf import settings
+from django.utils import timezone
+
+from deploy.models import Heartbeat
 
 SECONDS = 0.5
+# How long a queue may take until the beat in it comes through: what is before it may take so long.
+MINUTES: Mapping[str, int] = {"now": 2, "outside": 5, "later": 10, "builds": 30}
 
 
 def depths() -> dict[str, int] | None:
     """Return how many tasks wait in each queue; None when Redis does not answer at once."""
-    names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
     client = redis.Redis.from_url(
         settings.REDIS_URL, socket_connect_timeout=SECONDS, socket_timeout=SECONDS
     )
     try:
         with client, client.pipeline(transaction=False) as asked:
-            for name in names:
+            for name in MINUTES:
                 asked.llen(name)
-            return dict(zip(names, asked.execute(), strict=True))
+            return dict(zip(MINUTES, asked.execute(), strict=True))
     except (redis.RedisError, OSError):
         return None
+
+
+def last_beats() -> dict[str, datetime | None]:
+    """Return when a beat last came through each queue; None: never."""
+    known = dict(Heartbeat.objects.values_list("queue", "at"))
+    return {name: known.get(name) for name in MINUTES}
+
+
+def is_silent(queue: str, last: datetime | None) -> bool:
+    """Whether nobody works it off, by when its last beat came through."""
+    return last is None or timezone.now() - last > timedelta(minutes=MINUTES[queue])

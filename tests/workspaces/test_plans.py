@@ -13,7 +13,7 @@ from tests import factories
 from tests.workspaces.test_plugins_page import approve
 from tests.workspaces.test_services import at_once
 from workspaces import deeds, members, operations, plans, services
-from workspaces.models import Member, Plan, Role, Workspace
+from workspaces.models import Plan, Role, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
@@ -231,40 +231,6 @@ def browser(operator: User) -> Client:
     client = Client()
     client.force_login(operator)
     return client
-
-
-def test_the_admin_counts_members_too(owner: User, browser: Client) -> None:
-    (workspace,) = many(owner, 1)
-    Plan.objects.update(max_members=2)
-    add = "/admin/workspaces/member/add/"
-    for status in (302, 200):
-        user = factories.make_user()
-        body = {"workspace": workspace.pk, "user": user.pk, "role": "viewer"}
-        assert browser.post(add, body).status_code == status
-    assert workspace.members.count() == 2
-    change = f"/admin/workspaces/workspace/{workspace.pk}/change/"
-    there = Member.objects.filter(workspace=workspace)
-    form = {
-        "members-TOTAL_FORMS": "3",
-        "members-INITIAL_FORMS": "2",
-        "members-2-user": str(factories.make_user().pk),
-        "members-2-role": "viewer",
-        "members-2-workspace": str(workspace.pk),
-    }
-    for at, member in enumerate(there.order_by("pk")):
-        form |= {
-            f"members-{at}-id": str(member.pk),
-            f"members-{at}-workspace": str(workspace.pk),
-            f"members-{at}-user": str(member.user_id),
-            f"members-{at}-role": member.role,
-        }
-    refused = browser.post(change, form)
-    assert refused.status_code == 200
-    assert "room for 2 members" in refused.content.decode()
-    assert there.count() == 2
-    # One who goes makes room for one who comes.
-    assert browser.post(change, {**form, "members-1-DELETE": "on"}).status_code == 302
-    assert there.count() == 2
 
 
 # --- spares --------------------------------------------------------------------------------------
