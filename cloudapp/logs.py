@@ -16,7 +16,6 @@ _SECRETS = re.compile(
     r"cloudapp_[0-9A-Za-z]{46}"  # api_tokens.PATTERN; no models are there yet
     r"|whsec_[A-Za-z0-9+/=]{8,}"
     r"|(?<=/account/confirm-email/)[^/\s\"']+"
-    r"|(?<=/invitations/)[A-Za-z0-9_-]{20,}"
     r"|(?<=/account/password/reset/key/)[^/\s\"']+"
     r"|(?<=/invitations/)[^/\s\"']{16,}"
     r"|(?<=[?&]code=)[^&\s\"']+"

@@ -22,6 +22,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from accounts import audit
 from accounts.models import User
 from deploy import logs
 from deploy.admin import ReadOnlyAdmin
@@ -38,6 +39,7 @@ from workspaces.services import Refused
 PER_PAGE = 50
 CHANGES = 10
 IMAGES = 20
+READ_LOG = "deploy.view_logtail"
 
 _named_user = Prefetch("user", User.objects.with_names())
 
@@ -304,7 +306,6 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         workspace = rows.select_related("release").get(pk=kwargs["obj"].pk)
         instance = workspace.instance
         who = operator(request)
-        fresh = request.GET.get("log") == "now"
         context |= {
             "workspace": workspace,
             "instance": instance,
@@ -317,9 +318,8 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
             "sides": _sides(instance),
             "container": _container(instance),
             "now": timezone.now(),
-            "tail": logs.tail(instance.pk)
-            if fresh
-            else LogTail.objects.filter(instance=instance).first(),
+            "may_read_log": who.has_perm(READ_LOG),
+            "tail": _log_for(who, workspace) if request.GET.get("log") == "now" else None,
             "what_happened": _history(workspace, request.GET.get("page")),
             "members": workspace.members.order_by("created_at").prefetch_related(_named_user),
             "plugins": workspace.plugins.select_related("plugin").order_by("plugin__name"),
@@ -331,6 +331,14 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
             "subtitle": None,
         }
         return super().render_change_form(request, context, *args, **kwargs)
+
+
+def _log_for(who: User, workspace: Workspace) -> LogTail | None:
+    """Have the log fetched, and write down who reads it: what a customer's programs say is theirs."""
+    if not who.has_perm(READ_LOG):
+        return None
+    audit.note(who, "read_log", workspace, workspace=workspace.pk)
+    return logs.tail(workspace.instance_id)
 
 
 def demand_deed(request: HttpRequest, deed: Deed) -> None:
