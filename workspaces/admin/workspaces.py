@@ -334,7 +334,7 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
 
 
 def _log_for(who: User, workspace: Workspace) -> LogTail | None:
-    """Have the log fetched, and write down who reads it: what a customer's programs say is theirs."""
+    """Have the log fetched, and write down who reads it: what it says is the customer's."""
     if not who.has_perm(READ_LOG):
         return None
     audit.note(who, "read_log", workspace, workspace=workspace.pk)
