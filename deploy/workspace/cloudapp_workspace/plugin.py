@@ -89,7 +89,7 @@ def menu_links(datasette: Datasette, request: Request | None) -> list[dict[str, 
     workspace = _ours(request).get("workspace")
     if workspace is None:
         return []
-    role = _ours(request)["actor"]["role"]
+    role = (_ours(request).get("actor") or {}).get("role")
     room = [{"href": str(datasette.urls.path(space.PATH)), "label": "Disk space"}]
     return [
         *(room if role in space.MAY else ()),
