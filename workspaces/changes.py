@@ -147,7 +147,7 @@ def locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:
     In the order of a withdrawal, which holds an approval and then changes workspaces.
     """
     _hold_approvals(workspace_id, wanted)
-    rows = Workspace.objects.select_for_update(of=("self", "instance"))
+    rows = Workspace.objects.select_for_update(of=("self", "instance"), no_key=True)
     return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
 
 
