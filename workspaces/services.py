@@ -415,7 +415,11 @@ def undelete(workspace: Workspace, user: User) -> None:
 
 @contextmanager
 def locked(
-    workspace: Workspace, user: User | None = None, ability: str = "see"
+    workspace: Workspace,
+    user: User | None = None,
+    ability: str = "see",
+    *,
+    person: int | None = None,
 ) -> Iterator[Workspace]:
     """Open a transaction that holds the rows of the workspace and its instance.
 
@@ -439,10 +443,14 @@ def locked(
 
 @contextmanager
 def changing(
-    workspace: Workspace, user: User | None = None, ability: str = "see"
+    workspace: Workspace,
+    user: User | None = None,
+    ability: str = "see",
+    *,
+    person: int | None = None,
 ) -> Iterator[Workspace]:
     """As `locked`, but a workspace that is being deleted takes no changes."""
-    with locked(workspace, user, ability) as current:
+    with locked(workspace, user, ability, person=person) as current:
         if current.deleted_at is not None:
             raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
         yield current
