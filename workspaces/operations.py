@@ -45,15 +45,19 @@ def resume(workspace: Workspace, by: User) -> None:
 def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
     """Give it another plan. What runs is replaced by a container with the new limits, if need be.
 
-    One with more members or data than the new plan allows keeps them; it gets no further ones.
+    Where too many of that plan are being replaced already, it takes its turn and follows later. One
+    with more members or data than the new plan allows keeps them; it gets no further ones.
     """
     with changing(workspace) as current:
         if current.plan_id == plan.pk:
             return
         old, current.plan = current.plan, plan
         if current.instance.desired != Desired.ABSENT:
-            plans.follow(current)
-            plans.tell_soon()
+            if plans.may_follow_now(current):
+                plans.follow(current)
+                plans.tell_soon()
+            else:
+                plans.follow_soon()
         Workspace.objects.filter(pk=current.pk).update(plan=plan)
         activity.note(current, by, "changed_plan", f"{old} → {plan}")
     workspace.plan = plan

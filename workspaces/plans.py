@@ -176,6 +176,12 @@ def tell_soon() -> None:
     transaction.on_commit(partial(current_app.send_task, "deploy.tasks.measure"), robust=True)
 
 
+def may_follow_now(workspace: Workspace) -> bool:
+    """Whether it need not take its turn: nobody is served by it, or few of its plan come up now."""
+    serves = workspace.instance.desired == Desired.RUNNING and workspace.instance.ready
+    return not serves or _places(_live().filter(plan=workspace.plan)) > 0
+
+
 def follow(workspace: Workspace) -> None:
     """Give a workspace the limits of its plan. The caller holds its rows, as by `changing`."""
     chosen = list(workspace.plugins.select_related("plugin"))

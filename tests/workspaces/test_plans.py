@@ -154,6 +154,22 @@ def test_another_plan_replaces_a_container_only_if_it_must(owner: User, operator
     assert (workspace.instance.memory_mb, workspace.instance.generation) == (2048, 2)
 
 
+def test_many_that_get_another_plan_take_turns(owner: User, operator: User) -> None:
+    """A selection in the admin may hold 200: they would all be down at once."""
+    spaces = many(owner, 12)
+    (asleep,) = many(owner, 1, Status.SLEEPING)
+    (failed,) = many(owner, 1, Status.FAILED)
+    big = Plan.objects.create(name="Big", memory_mb=2048)
+    for workspace in (*spaces, asleep, failed):
+        operations.change_plan(workspace, operator, big)
+    assert Workspace.objects.filter(plan=big).count() == 14
+    at_once = {workspace.slug for workspace in spaces[: plans.AT_ONCE]}
+    assert moved(big) == {*at_once, asleep.slug, failed.slug}
+    come_up(*at_once, failed.slug)
+    plans.follow_all()
+    assert len(moved(big)) == 2 * plans.AT_ONCE + 2
+
+
 def test_progress_costs_the_same_for_ten_and_for_many(owner: User, plan: Plan) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
