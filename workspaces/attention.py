@@ -14,9 +14,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import ApiToken
+from deploy import hosts
 from deploy.models import HostFacts, Image, Instance, InstanceEvent, Orphan
 from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Observed
-from workspaces import fleet, queues
+from workspaces import fleet, queues, releases
 from workspaces.attention_codes import CODES
 from workspaces.models import (
     Approval,
@@ -35,8 +36,9 @@ STUCK_AFTER = timedelta(minutes=5)
 SILENT_AFTER = timedelta(minutes=2)
 CHANGE_AFTER = timedelta(minutes=15)
 WEBHOOK_AFTER = timedelta(hours=1)
+MAIL_AFTER = timedelta(hours=1)
+MAIL_FAILED_WITHIN = timedelta(days=1)
 LATELY = timedelta(days=7)
-HOST_AFTER = timedelta(minutes=10)
 LEAST_FREE = 0.1
 
 
@@ -400,16 +402,16 @@ def _workers(named: int) -> tuple[int, list[Item]]:
 
 
 def _host_unknown(named: int) -> tuple[int, list[Item]]:
-    newest = HostFacts.objects.order_by("-at").first()
-    if newest and newest.at > timezone.now() - HOST_AFTER:
+    if hosts.known().exists():
         return 0, []
+    newest = HostFacts.objects.order_by("-at").first()
     words = "No worker told lately what the engine's machine has."
     since = newest.at if newest else None
     return 1, [Item("host-unknown", "host", words, _list("deploy_hostfacts"), since)]
 
 
 def _disk(named: int) -> tuple[int, list[Item]]:
-    low = HostFacts.objects.filter(disk_mb__gt=0, disk_free_mb__lt=F("disk_mb") * LEAST_FREE)
+    low = hosts.known().filter(disk_mb__gt=0, disk_free_mb__lt=F("disk_mb") * LEAST_FREE)
 
     def item(host: HostFacts) -> Item:
         free = (host.disk_free_mb or 0) / 1024
