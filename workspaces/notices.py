@@ -60,6 +60,11 @@ def deletion(deed: Activity, purge_at: datetime) -> None:
     _tell(deed.workspace, "deletion", str(deed.pk), who=who, purge_at=purge_at)
 
 
+def forgotten(deed: Activity) -> None:
+    """Tell that the operators closed it for good, because its container is gone."""
+    _tell(deed.workspace, "forgotten", str(deed.pk))
+
+
 def _disk_nearly_full(workspace: Workspace, event: InstanceEvent) -> None:
     """Tell that its disk is nearly full; however often that happens, at most once a week."""
     if not _told_lately(workspace, "disk_nearly_full", QUIET_AFTER_NEARLY_FULL):
