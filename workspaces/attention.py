@@ -22,6 +22,7 @@ from workspaces.attention_codes import CODES
 from workspaces.models import (
     Approval,
     Change,
+    OutgoingMail,
     Plugin,
     Release,
     Rollout,
@@ -256,6 +257,15 @@ def _releases(named: int) -> tuple[int, list[Item]]:
     return _some(rows, named, item)
 
 
+def _behind(named: int) -> tuple[int, list[Item]]:
+    def item(workspace: Workspace) -> Item:
+        words = f"{workspace.slug} has an older image than {workspace.release}."
+        url = _page("workspaces_release", workspace.release_id)
+        return Item("image-outdated", workspace.slug, words, url)
+
+    return _some(releases.behind().select_related("release").order_by("slug"), named, item)
+
+
 def _images(named: int) -> tuple[int, list[Item]]:
     since = timezone.now() - LATELY
     rows = Image.objects.filter(state=Image.State.FAILED, created_at__gt=since)
@@ -322,7 +332,7 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0][:200]
 
 
-# --- webhooks, tokens ----------------------------------------------------------------------------
+# --- webhooks, mail, tokens ----------------------------------------------------------------------
 
 
 def _webhook_rows() -> QuerySet[Webhook]:
@@ -346,6 +356,19 @@ def _off(named: int) -> tuple[int, list[Item]]:
         return Item("webhook-off", str(webhook), words, _page("workspaces_webhook", webhook.pk))
 
     return _some(rows.order_by("pk"), named, item)
+
+
+def _mails(named: int) -> tuple[int, list[Item]]:
+    now = timezone.now()
+    waits = Q(state=OutgoingMail.State.PENDING, attempts__gt=0, created_at__lt=now - MAIL_AFTER)
+    failed = Q(state=OutgoingMail.State.FAILED, attempted_at__gt=now - MAIL_FAILED_WITHIN)
+
+    def item(mail: OutgoingMail) -> Item:
+        words = f"The mail {mail} does not go out: {_first_line(mail.error)}"
+        url = _page("workspaces_outgoingmail", mail.pk)
+        return Item("mail-failing", str(mail), words, url, mail.created_at)
+
+    return _some(OutgoingMail.objects.filter(waits | failed).order_by("created_at"), named, item)
 
 
 def _tokens(named: int) -> tuple[int, list[Item]]:
@@ -433,12 +456,14 @@ CHECKS: Mapping[str, Check] = {
     "rollout-stopped": _rollouts,
     "release-failed": _releases,
     "image-failed": _images,
+    "image-outdated": _behind,
     "approval-withdrawn": _withdrawn,
     "approval-failed": _unlocked,
     "plugin-outdated": _outdated,
     "plugin-unreadable": _unreadable,
     "webhook-failing": lambda named: _some(_webhook_rows(), named, _webhook),
     "webhook-off": _off,
+    "mail-failing": _mails,
     "spares-missing": _spares,
     "orphan-container": _orphans("container"),
     "orphan-volume": _orphans("volume"),
