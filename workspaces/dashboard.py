@@ -18,8 +18,9 @@ from django.utils import timezone
 
 from accounts.models import User
 from deploy import hosts
+from deploy.finding import UP
 from deploy.models import Image, Instance, InstanceEvent
-from deploy.states import MEBIBYTE, Observed, Status
+from deploy.states import MEBIBYTE, Status
 from workspaces import attention, fleet, queues
 from workspaces.models import Workspace
 
@@ -146,7 +147,7 @@ def front_page(user: Any) -> dict[str, Any]:
         "images": _image_counts(summary.images),
         "builds": list(Image.objects.order_by("-created_at")[:NEWEST]),
         "spares": summary.spares,
-        "spares_url": _instances(spare__exact=1),
+        "spares_url": _instances(spare__exact=1, desired__exact="running"),
         "users": summary.users,
         "new_users": summary.new_users,
         "new_users_url": _list("accounts_user", created__gte=str(timezone.now() - fleet.LATELY)),
@@ -200,11 +201,8 @@ def _image_counts(states: Mapping[str, int]) -> list[Number]:
 
 def _shares() -> list[Share]:
     """Return what containers may use of what their machine has."""
-    up = Q(observed__in=[Observed.RUNNING, Observed.PAUSED]) | Q(
-        ready=True, observed=Observed.UNKNOWN
-    )
     said = Cast(KeyTextTransform("memory_bytes", "counters"), BigIntegerField())
-    there = Instance.objects.filter(up, purged_at=None).aggregate(
+    there = Instance.objects.filter(UP, purged_at=None).aggregate(
         promised=Sum("memory_mb"),
         used=Sum(said, filter=Q(ready=True)),
         measured=Count("pk", filter=Q(ready=True, counters__has_key="memory_bytes")),
@@ -217,7 +215,7 @@ def _shares() -> list[Share]:
     memory = _maybe_gib(host["memory"])
     use = f"what {there['measured']} containers said that they use"
     may = f"what {there['count']} containers that run may use"
-    running = _instances(observed__exact="running")
+    running = _instances(up="yes")
     facts = _list("deploy_hostfacts")
     disk, free = host["disk"], host["free"]
     taken = (disk or 0) - (free or 0)

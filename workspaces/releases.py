@@ -109,7 +109,8 @@ def behind() -> QuerySet[Workspace]:
         }
     )
     newest = Q(release__image__state=Image.State.READY, release__image__inputs__has_keys=_OURS)
-    return Workspace.objects.filter(newest, deleted_at=None).exclude(same)
+    there = Workspace.objects.filter(newest, deleted_at=None)
+    return there.exclude(pk__in=there.filter(same).values("pk"))
 
 
 # --- which images are needed ---------------------------------------------------------------------

@@ -408,6 +408,7 @@ def undelete(workspace: Workspace, user: User) -> None:
             if current.suspended_reason:  # what operators stopped, only they start again
                 lifecycle.want_stopped(successor.pk, StopReason.OPERATOR)
             activity.note(current, user, "restored")
+            notices.restored(current)
 
 
 # --- helpers -----------------------------------------------------------------------------------

@@ -185,6 +185,18 @@ def test_capacity_is_what_may_be_used_of_what_there_is(staff: User) -> None:
     assert disk.percent == 60
 
 
+def test_what_runs_is_as_many_as_the_list_behind_it(operator: Client, staff: User) -> None:
+    for status in (Status.RUNNING, Status.SLEEPING, Status.FAILED, Status.DELETED):
+        factories.make_workspace(factories.make_user(), status=status)
+    paused = factories.make_workspace(factories.make_user()).instance
+    Instance.objects.filter(pk=paused.pk).update(observed="paused", ready=False)
+    silent = factories.make_workspace(factories.make_user()).instance
+    Instance.objects.filter(pk=silent.pk).update(observed="unknown")
+    _, promised, *_ = dashboard.front_page(staff)["shares"]
+    listed = operator.get(promised.url).context["cl"].result_count
+    assert promised.words.startswith(f"what {listed} containers")
+
+
 def test_what_is_promised_may_be_more_than_there_is_and_what_is_used_may_not(staff: User) -> None:
     HostFacts.objects.create(name="host", cores=2, memory_mb=1024)
     for number in range(5):

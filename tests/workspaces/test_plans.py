@@ -1,11 +1,12 @@
 """A changed plan reaches the workspaces that have it: at once, or a few containers at a time."""
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Desired, Observed, Status
@@ -212,6 +213,66 @@ def test_the_admin_has_the_others_follow(owner: User, operator: User, plan: Plan
     refused = browser.post(path, {**form, "is_default": "on", "memory_mb": 1})
     assert refused.status_code == 200
     assert deeds.may(operator, "change_plan")
+
+
+def test_the_admin_refuses_what_the_api_does(operator: User, plan: Plan) -> None:
+    browser = Client()
+    browser.force_login(operator)
+    path = f"/admin/workspaces/plan/{plan.pk}/change/"
+    form = {name: getattr(plan, name) for name in plans.LABELS if name != "internet"}
+    form["is_default"] = "on"
+    undefault = browser.post(path, {name: said for name, said in form.items() if said != "on"})
+    assert plans.NO_DEFAULT in undefault.content.decode()
+    assert browser.post(path, {**form, "disk_mb": 0}).status_code == 200
+    assert Plan.objects.get() == plan
+    assert Plan.objects.get().is_default
+    assert Plan.objects.get().disk_mb == plan.disk_mb
+    assert not LogEntry.objects.exists()
+
+    added = browser.post("/admin/workspaces/plan/add/", {**form, "name": "Big", "disk_mb": 5})
+    assert added.status_code == 302
+    big = Plan.objects.get(is_default=True)
+    assert (big.name, big.disk_mb) == ("Big", 5)
+    assert LogEntry.objects.count() == 1
+    changed_too = browser.post(path, {**form, "memory_mb": 1024})
+    assert changed_too.status_code == 302
+    assert Plan.objects.get(is_default=True) == plan
+    verbs = AuditEntry.objects.order_by("id").values_list("verb", flat=True)
+    assert [verb for verb in verbs if "plan" in verb] == ["added_plan", "edited_plan"]
+    assert LogEntry.objects.count() == 2
+
+
+def test_one_that_cannot_follow_keeps_no_other_waiting(
+    owner: User, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(owner, 3)
+    plan = changed(plan, memory_mb=1024)
+    follow = plans.follow
+
+    def fails_at_first(workspace: Workspace) -> None:
+        if workspace.slug == "running-000":
+            raise RuntimeError("whatever nobody thought of")
+        follow(workspace)
+
+    monkeypatch.setattr(plans, "follow", fails_at_first)
+    plans.follow_all()
+    assert moved(plan) == {"running-001", "running-002"}
+
+
+def test_those_that_somebody_wakes_take_no_places(owner: User, plan: Plan) -> None:
+    asleep = many(owner, 6, Status.SLEEPING)
+    waiting = factories.make_workspace(owner, "waiting")
+    plan = changed(plan, memory_mb=1024)
+    plans.follow_all()
+    come_up("waiting")
+    for workspace in asleep:
+        assert lifecycle.wake(workspace.instance_id)
+    before = lifecycle.create(waiting.instance.image)
+    held = {"ready": False, "predecessor": before}
+    Instance.objects.filter(workspace=waiting).update(**held)
+    lagging = [factories.make_workspace(owner, f"lagging-{n}").slug for n in range(plans.AT_ONCE)]
+    plans.follow_all()
+    assert moved(plan) >= set(lagging)
 
 
 # --- members -------------------------------------------------------------------------------------

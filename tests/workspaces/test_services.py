@@ -195,12 +195,13 @@ def test_what_is_handed_over_and_what_comes_back_take_places_one_by_one(owner: U
     for workspace in back:
         services.delete(workspace, grace)
     Plan.objects.update(max_workspaces=3)
+    now = Workspace.objects.in_bulk([workspace.pk for workspace in (*given, *back)])
 
     def work(number: int) -> None:
         if number < 4:
-            transfer(given[number], owner, grace)
+            transfer(now[given[number].pk], owner, grace)
         else:
-            services.undelete(back[number - 4], grace)
+            services.undelete(now[back[number - 4].pk], grace)
 
     assert [type(error) for error in at_once(8, work)] == [services.QuotaReached] * 5
     owned = Workspace.objects.filter(deleted_at=None, members__user=grace, members__role="owner")

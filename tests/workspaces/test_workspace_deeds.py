@@ -429,3 +429,21 @@ def test_settings_say_when_a_worker_hangs(workspace: Workspace) -> None:
     assert seconds > 0
     factories.add_event(workspace.instance, "start")
     assert not operations.hangs(fresh(workspace).instance)
+
+
+# --- disks ---------------------------------------------------------------------------------------
+
+
+def test_full_disks_are_found_and_a_page_tells_how_full_its_own_is(
+    operator: Client, workspace: Workspace
+) -> None:
+    other = factories.make_workspace(factories.make_user(), "roomy")
+    assert "not measured yet" in operator.get(page_of(workspace)).content.decode()
+    told = {"disk_mb": 100, "disk_bytes": 100 * 2**20, "disk_measured_at": timezone.now()}
+    put(workspace.instance, disk_level="full", **told)
+    page = operator.get(page_of(workspace)).content.decode()
+    assert "100.0 of 100 MiB (100 %)" in page
+    assert f"/admin/accounts/auditentry/?q={workspace.pk}" in page
+    listed = operator.get(f"{LIST}?disk=full").content.decode()
+    assert str(workspace.pk) in listed
+    assert str(other.pk) not in listed

@@ -191,3 +191,15 @@ def somebody_waits() -> bool:
         )
         (count,) = cursor.fetchone()
     return bool(count)
+
+
+def test_a_deletion_that_is_undone_before_its_mail_went_out_is_not_told(
+    workspace: Workspace, owner: User
+) -> None:
+    services.delete(workspace, owner)
+    services.undelete(workspace, owner)
+    mail = OutgoingMail.objects.get()
+    assert (mail.state, mail.body) == (OutgoingMail.State.FAILED, "")
+    assert "undone" in mail.error
+    services.delete(workspace, owner)
+    assert OutgoingMail.objects.filter(state=OutgoingMail.State.PENDING).count() == 1
