@@ -1,8 +1,9 @@
 """Ask somebody into a workspace by email. Pages and the REST API call these and nothing else.
 
-Who has the link may look, but only who has verified the address may accept: a forwarded mail opens
-nothing. What was sent stays good when the one who sent it loses the role or leaves, for it is the
-workspace that invites; its owners see it in their list and can withdraw it.
+Only owners invite, operators do not: they would let themselves in. Who has the link may look, but
+only who has verified the address may accept: a forwarded mail opens nothing. What was sent stays
+good when the one who sent it loses the role or leaves, for it is the workspace that invites; its
+owners see it in their list and can withdraw it.
 """
 
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ from accounts.models import User
 from workspaces import activity, mailing, members
 from workspaces.handoff_tokens import digest, new_token
 from workspaces.models import Invitation, Member, OutgoingMail, Role, Workspace
-from workspaces.services import Refused, TooOften, changing
+from workspaces.services import Refused, TooOften, changing, demand_owner
 
 KIND = "invitation"
 MAX_EMAIL = 254
 # Whoever sends them, and from wherever: nobody is bothered more often in a day.
 TO_ONE_ADDRESS_PER_DAY = 5
 KEPT = timedelta(days=30)
+ONLY_OWNERS = "Only an owner invites people."
 
 ROLE_WORDS = {
     Role.VIEWER: "you can read everything",
@@ -61,6 +63,7 @@ def invite(workspace: Workspace, by: User, email: str, role: Role) -> Invitation
     with transaction.atomic():
         _hold(by)
         with changing(workspace, by, "change_members") as current:
+            demand_owner(current, by, ONLY_OWNERS)
             _refuse_members(current, email)
             _refuse_second(current, email)
             _hold_to_limits(current, by, email)
@@ -85,6 +88,7 @@ def resend(workspace: Workspace, by: User, pk: int) -> Invitation:
     with transaction.atomic():
         _hold(by)
         with changing(workspace, by, "change_members") as current:
+            demand_owner(current, by, ONLY_OWNERS)
             invitation = _pending_one(current, pk)
             if invitation.is_expired:  # it counts again
                 _hold_to_open(current)

@@ -6,7 +6,7 @@ How people are invited: workspaces.invitations.
 from accounts.models import User
 from workspaces import activity
 from workspaces.models import Member, Role, Workspace
-from workspaces.services import Refused, changing
+from workspaces.services import Refused, changing, demand_owner
 
 A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
 
@@ -37,7 +37,7 @@ def room_for_another(workspace: Workspace) -> None:
 
 
 def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:
-    """Give a member another role. Raises Refused."""
+    """Give a member another role; operators, too, but none makes an owner. Raises Refused."""
     with changing(workspace, by, "change_members") as current:
         member = _member(current, user_id)
         if member.role == role:
@@ -45,6 +45,8 @@ def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> Non
         if user_id == by.pk and member.role != Role.OWNER:  # an operator, who is no owner
             words = f"Only another owner may change your role, which is {member.role}."
             raise Refused(words, code="role_too_low")
+        if role == Role.OWNER:
+            demand_owner(current, by, "Only an owner makes others owners.")
         _keep_an_owner(current, member)
         activity.note(
             current, by, "changed_role", f"{member.user.display_name}: {member.role} → {role}"

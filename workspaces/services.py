@@ -298,9 +298,7 @@ def _set_visibility(current: Workspace, user: User, visibility: Visibility) -> N
     """Operators may do to a workspace what its owners may, but not show its data to everybody."""
     if current.visibility == visibility:
         return
-    if not current.members.filter(user=user, role=Role.OWNER).exists():
-        words = "Only an owner decides who may read a workspace."
-        raise Refused(words, code="role_too_low")
+    demand_owner(current, user, "Only an owner decides who may read a workspace.")
     current.visibility = visibility
     current.save(update_fields=["visibility"])
     activity.note(current, user, f"made_{visibility}")
@@ -455,6 +453,17 @@ def demand(workspace: Workspace, user: User, ability: str) -> None:
         raise Refused("You do not belong to this workspace any more.", code="not_found")
     if not access.is_at_least(role, access.NEEDS[ability]):
         words = f"Only the role {access.NEEDS[ability]} may do this; yours is {role}."
+        raise Refused(words, code="role_too_low")
+
+
+def demand_owner(
+    workspace: Workspace, user: User, words: str = "Only an owner may do this."
+) -> None:
+    """Ask for an owner where operators may not either: it is not theirs to give. Raises Refused.
+
+    The caller holds the row.
+    """
+    if not workspace.members.filter(user=user, role=Role.OWNER).exists():
         raise Refused(words, code="role_too_low")
 
 

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from accounts.models import User
 from workspaces import activity
-from workspaces.models import Member, Role, Workspace, WorkspaceSession
-from workspaces.services import Refused, changing, locked
+from workspaces.models import Member, Workspace, WorkspaceSession
+from workspaces.services import Refused, changing, demand_owner, locked
 
 # For how many days an owner may allow it.
 CHOICES: Mapping[int, str] = {1: "1 day", 7: "7 days"}
@@ -24,7 +24,7 @@ def allow(workspace: Workspace, by: User, days: int) -> None:
     if days not in CHOICES:
         raise Refused("Choose for how long.", "days")
     with changing(workspace) as current:
-        _demand_owner(current, by)
+        demand_owner(current, by)
         until = timezone.now() + timedelta(days=days)
         Workspace.objects.filter(pk=current.pk).update(support_until=until)
         activity.note(current, by, "allowed_support", f"until {until:%-d %B %Y, %H:%M} UTC")
@@ -34,7 +34,7 @@ def allow(workspace: Workspace, by: User, days: int) -> None:
 def end(workspace: Workspace, by: User) -> None:
     """Close the data to operators again; those who are in are out within seconds."""
     with locked(workspace) as current:
-        _demand_owner(current, by)
+        demand_owner(current, by)
         if not current.support_access:
             return
         Workspace.objects.filter(pk=current.pk).update(support_until=None)
@@ -68,9 +68,3 @@ def _sessions_of_operators(workspace: Workspace) -> QuerySet[WorkspaceSession]:
     return WorkspaceSession.objects.filter(workspace=workspace).exclude(
         user__in=members.values("user")
     )
-
-
-def _demand_owner(workspace: Workspace, user: User) -> None:
-    """Whoever is no owner may not, operators included: it is not theirs to allow."""
-    if not workspace.members.filter(user=user, role=Role.OWNER).exists():
-        raise Refused("Only an owner may do this.", code="role_too_low")

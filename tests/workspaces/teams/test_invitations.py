@@ -135,6 +135,26 @@ def test_it_is_the_workspace_that_invites(workspace: Workspace, owner: User, gra
     assert role_of(workspace, grace) == "editor"
 
 
+def test_an_operator_lets_nobody_in(workspace: Workspace, owner: User, grace: User) -> None:
+    """Not themselves, by an address of their own, nor a friend; also one who is a lesser member."""
+    staff = factories.make_user("ops@example.org", is_staff=True, is_superuser=True)
+    pending = found(invited(workspace, owner))
+    factories.add_member(workspace, grace, Role.VIEWER)
+    for role in (None, Role.EDITOR):
+        if role:
+            factories.add_member(workspace, staff, role)
+        with pytest.raises(Refused, match="Only an owner invites people"):
+            invitations.invite(workspace, staff, "mine@example.org", Role.OWNER)
+        with pytest.raises(Refused, match="Only an owner invites people"):
+            invitations.resend(workspace, staff, pending.pk)
+        with pytest.raises(Refused, match="Only an owner makes others owners"):
+            members.change_role(workspace, staff, grace.pk, Role.OWNER)
+    assert role_of(workspace, grace) == "viewer"
+    # What is no way in, they may do: a request of a customer who lost the mailbox.
+    members.change_role(workspace, staff, grace.pk, Role.EDITOR)
+    invitations.withdraw(workspace, staff, pending.pk)
+
+
 # --- what ends one -------------------------------------------------------------------------------
 
 
