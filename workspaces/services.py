@@ -298,6 +298,7 @@ def _set_visibility(current: Workspace, user: User, visibility: Visibility) -> N
     """Operators may do to a workspace what its owners may, but not show its data to everybody."""
     if current.visibility == visibility:
         return
+    demand(current, user, "change_visibility")
     demand_owner(current, user, "Only an owner decides who may read a workspace.")
     current.visibility = visibility
     current.save(update_fields=["visibility"])
