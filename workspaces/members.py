@@ -5,7 +5,7 @@ How people are invited: workspaces.invitations.
 
 from accounts.models import User
 from workspaces import activity
-from workspaces.models import Member, Role, Workspace
+from workspaces.models import Member, Role, Workspace, WorkspaceSession
 from workspaces.services import Refused, changing, demand_owner
 
 A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
@@ -66,6 +66,8 @@ def remove(workspace: Workspace, by: User, user_id: int) -> None:
             activity.note(current, by, "left")
         else:
             activity.note(current, by, "removed_member", member.user.display_name)
+        # Whatever lets them in again later, it is not an old session.
+        WorkspaceSession.objects.filter(workspace=current, user=member.user_id).delete()
         member.delete()
 
 

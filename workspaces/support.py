@@ -11,8 +11,8 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.models import User
-from workspaces import activity
-from workspaces.models import Member, Workspace, WorkspaceSession
+from workspaces import activity, deeds
+from workspaces.models import Workspace, WorkspaceSession
 from workspaces.services import Refused, changing, demand_owner, locked
 
 # For how many days an owner may allow it.
@@ -26,6 +26,8 @@ def allow(workspace: Workspace, by: User, days: int) -> None:
     with changing(workspace) as current:
         demand_owner(current, by)
         until = timezone.now() + timedelta(days=days)
+        # Whoever was in before comes in anew, and that is written down.
+        _sessions_of_operators(current).delete()
         Workspace.objects.filter(pk=current.pk).update(support_until=until)
         activity.note(current, by, "allowed_support", f"until {until:%-d %B %Y, %H:%M} UTC")
     workspace.support_until = until
@@ -43,9 +45,14 @@ def end(workspace: Workspace, by: User) -> None:
     workspace.support_until = None
 
 
+def may_look(user: User) -> bool:
+    """Whether this is an operator who looks after workspaces: what an owner allows, these may."""
+    return deeds.may(user, "see_workspaces")
+
+
 def find(user: User, slug: str) -> Workspace | None:
     """Return the workspace called `slug` if this operator may look at its data now."""
-    if not user.is_staff:
+    if not may_look(user):
         return None
     open_now = Workspace.objects.filter(
         slug=slug,
@@ -64,7 +71,4 @@ def note_entry(workspace: Workspace, by: User) -> None:
 
 
 def _sessions_of_operators(workspace: Workspace) -> QuerySet[WorkspaceSession]:
-    members = Member.objects.filter(workspace=workspace)
-    return WorkspaceSession.objects.filter(workspace=workspace).exclude(
-        user__in=members.values("user")
-    )
+    return WorkspaceSession.objects.filter(workspace=workspace, for_support=True)
