@@ -14,7 +14,7 @@ from deploy import lifecycle, mounts, reconcile, tokens
 from deploy.models import Instance, InstanceEvent
 from deploy.probe import open_connection
 from deploy.states import Observed, Status, StopReason
-from tests.faults.world import READY, World
+from tests.faults.world import READY, RUNS_ON, World
 
 
 def kill(world: World, instance: Instance) -> None:
@@ -104,18 +104,27 @@ def test_the_socket_is_lost(world: World) -> None:
     world.assert_engine_holds_what_the_rows_say()
 
 
-def test_paused_and_started_by_somebody_else(world: World) -> None:
-    running, stopped = world.created(), world.created()
-    lifecycle.want_stopped(stopped.pk, StopReason.OWNER)
-    world.wait(stopped, "stopped", observed=Observed.EXITED, lease_token=None)
+def test_paused_by_somebody_else(world: World) -> None:
+    instance = world.created()
     world.watcher()
-    world.docker.pause(world.name(running))
-    world.wait(running, "let go on", events__kind="unpause")
-    world.wait_ready(running)
-    world.docker.start(world.name(stopped))
-    world.swept_until(stopped, observed=Observed.RUNNING)
-    world.swept_until(stopped, observed=Observed.EXITED, lease_token=None)
+    world.docker.pause(world.name(instance))
+    world.wait(instance, "let go on", events__kind="unpause")
+    world.wait_ready(instance)
+    world.assert_engine_holds_what_the_rows_say()
 
+
+def test_started_by_somebody_else(world: World) -> None:
+    """It would run on if nobody stopped it: a workspace ends by itself, its door is closed."""
+    world.worker()
+    instance = world.create(image=world.image_that_runs(RUNS_ON))
+    world.wait(instance, "started", events__kind="start")
+    lifecycle.want_stopped(instance.pk, StopReason.OWNER)
+    world.wait(instance, "stopped", observed=Observed.EXITED, lease_token=None)
+    before = world.last_event(instance)
+    world.watcher()
+    world.docker.start(world.name(instance))
+    world.swept_until(instance, events__kind="stop", events__pk__gt=before)
+    world.swept_until(instance, observed=Observed.EXITED, lease_token=None)
     world.assert_engine_holds_what_the_rows_say()
 
 

@@ -15,9 +15,7 @@ from deploy.models import Instance
 from deploy.states import Observed, StopReason
 from tests.faults.processes import SECONDS, wait_for
 from tests.faults.test_behind_our_back import kill
-from tests.faults.world import DYING, READY, World
-
-HANGS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
+from tests.faults.world import DYING, READY, RUNS_ON, World
 
 
 def break_all_connections() -> None:
@@ -98,7 +96,7 @@ def test_leases_are_renewed_all_the_same(world: World) -> None:
     # Renewed so often that a test can wait for it.
     world.worker("brief-worker", LEASE_SECONDS="3")
     try:
-        instance = world.create(image=world.image_that_runs(HANGS))
+        instance = world.create(image=world.image_that_runs(RUNS_ON))
         instance = world.wait(instance, "at work", events__kind="start", lease_token__isnull=False)
         seen = instance.lease_expires_at
         for _ in range(2):

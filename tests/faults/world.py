@@ -44,6 +44,10 @@ import json, sqlite3
 rows = sqlite3.connect("/data/data.db").execute("select * from marker")
 print(json.dumps([word for word, in rows]))
 """
+# Never answers, and ends when it is asked to.
+RUNS_ON = (
+    "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
+)
 # Redis keeps the queues of the healthy and of the dying workers apart by database number.
 HEALTHY, DYING = 0, 1
 SWEEP_EVERY = 0.25  # seconds

@@ -93,7 +93,7 @@ def menu_links(datasette: Datasette, request: Request | None) -> list[dict[str, 
         return []
     if _ours(request).get("visitor"):
         return [{"href": SIGN_IN, "label": "Sign in"}]
-    role = _ours(request)["actor"]["role"]
+    role = (_ours(request).get("actor") or {}).get("role")
     room = [{"href": str(datasette.urls.path(space.PATH)), "label": "Disk space"}]
     return [
         *(room if role in space.MAY else ()),
