@@ -11,13 +11,17 @@ from workspaces.services import Refused, changing, demand_owner
 A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
 
 
-def add(workspace: Workspace, user: User, role: Role) -> Member:
-    """Let somebody in who was invited. Raises Refused, code member_limit when it is full."""
+def add(workspace: Workspace, user: User, role: Role, *, invitation: int | None = None) -> Member:
+    """Let somebody in who was invited, by the invitation of this number.
+
+    Raises Refused, code member_limit when it is full.
+    """
     with changing(workspace) as current:
         if current.members.filter(user=user).exists():
             raise Refused("This person belongs to the workspace already.")
         room_for_another(current)
-        activity.note(current, user, "joined", f"as {A_ROLE[role]}")
+        more = {"invitation": invitation}
+        activity.note(current, user, "joined", f"as {A_ROLE[role]}", more=more)
         return Member.objects.create(workspace=current, user=user, role=role)
 
 

@@ -43,6 +43,8 @@ METADATA_LENGTH = 500
 METADATA_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
 SLUG_TRIES = 5
 RESTARTS_PER_HOUR = 30
+# What brings a workspace a fresh container.
+_RESTARTS = ("restarted", "set_secret", "restored")
 KEYS_KEPT_SECONDS = 86400
 KEYS_KEPT_PER_USER = 10_000
 NO_REASON_KEPT = "No reason was kept."
@@ -402,6 +404,7 @@ def undelete(workspace: Workspace, user: User) -> None:
         with locked(workspace, user, "undelete") as current:
             if current.deleted_at is None:
                 return
+            hold_to_restarts(current, user)
             successor = lifecycle.succeed(current.instance.pk)
             Workspace.objects.filter(pk=current.pk).update(deleted_at=None, instance=successor)
             if current.suspended_reason:  # what operators stopped, only they start again
@@ -502,14 +505,14 @@ def hold_to_restarts(workspace: Workspace, user: User) -> None:
     if user.is_staff:
         return
     lately = timezone.now() - timedelta(hours=1)
-    made = workspace.activities.filter(verb__in=("restarted", "set_secret"), at__gt=lately)
+    made = workspace.activities.filter(verb__in=_RESTARTS, at__gt=lately)
     if made.count() < RESTARTS_PER_HOUR:
         return
     oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
     seconds = max(1, ceil((oldest - lately).total_seconds()))
     words = (
-        f"It was restarted or given a secret {RESTARTS_PER_HOUR} times within an hour, as often as "
-        "it may be. Try again later."
+        f"It was restarted, brought back or given a secret {RESTARTS_PER_HOUR} times within an "
+        "hour, as often as it may be. Try again later."
     )
     raise TooOften(words, "too_many_requests", seconds)
 
