@@ -101,6 +101,16 @@ def headers_of(token: str | bytes | None) -> dict[bytes, bytes]:
     return {b"X-Cloudapp-Actor": token.encode() if isinstance(token, str) else token}
 
 
+def test_no_cache_on_the_way_keeps_what_one_person_sees(workspace_shared: Workspace) -> None:
+    """Datasette sees to it; a release that does not must not become one of ours unnoticed."""
+    for who in ({}, {"visitor": True}):
+        headers = {"X-Cloudapp-Actor": workspace_shared.actor_token("viewer", **who)}
+        with workspace_shared.client() as client:
+            for path in ("/", "/data", "/data.json", "/data/-/query?sql=select+1", "/nothing"):
+                (told,) = client.get(path, headers=headers).headers.get_list("Cache-Control")
+                assert "no-store" in told, path
+
+
 def test_two_tokens_are_refused(workspace_shared: Workspace) -> None:
     token = workspace_shared.actor_token("owner")
     headers = [("X-Cloudapp-Actor", token), ("X-Cloudapp-Actor", token)]
