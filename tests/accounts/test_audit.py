@@ -283,9 +283,30 @@ def test_signing_in_and_out(make_user: MakeUser, client: Client, mark: int) -> N
 
 def test_strangers_cannot_fill_it(monkeypatch: pytest.MonkeyPatch, mark: int) -> None:
     monkeypatch.setattr(audit, "MAX_FAILED", 3)
-    for number in range(5):
+    for number in range(6):
         audit.note_failed_sign_in(f"person{number}@example.com")
-    assert 1 <= len(verbs_since(mark)) <= 3
+    verbs = verbs_since(mark)
+    assert 1 <= verbs.count("sign_in_failed") <= 3
+    assert verbs.count("sign_in_failures_left_out") == 1
+
+
+def test_nobody_hides_behind_many_failures_of_their_own(mark: int) -> None:
+    """Neither by trying from one place, nor by trying one person's."""
+
+    def fail(address: str, email: str) -> None:
+        with origin.of(Origin(Via.SESSION, address=address)):
+            audit.note_failed_sign_in(email)
+
+    for number in range(audit.MAX_FAILED_OF_ONE + 5):
+        fail("192.0.2.7", f"person{number}@example.com")
+        fail(f"198.51.100.{number}", "ada@example.com")
+    fail("203.0.113.9", "grace@example.com")
+    found = AuditEntry.objects.filter(id__gt=mark)
+    failed = found.filter(verb="sign_in_failed")
+    assert failed.filter(address="192.0.2.7").count() == audit.MAX_FAILED_OF_ONE
+    assert failed.filter(label="ada@example.com").count() == audit.MAX_FAILED_OF_ONE
+    assert failed.filter(label="grace@example.com").count() == 1
+    assert found.filter(verb="sign_in_failures_left_out").count() == 1
 
 
 def test_changes_of_an_account(make_user: MakeUser, client: Client, mark: int) -> None:
