@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 from deploy.models import Instance
-from workspaces import fleet, queues, sending
+from workspaces import fleet, mailing, queues, sending
 from workspaces.fleet import Fleet
 
 WINDOW = timedelta(minutes=15)
@@ -62,6 +62,7 @@ class _Numbers(Collector):
         yield from _of_fleet(fleet.summary())
         yield from _of_steps()
         yield _gauge("webhook_messages_due", "Webhooks' messages that wait.", sending.due().count())
+        yield _gauge("mails_due", "Mails about workspaces that wait.", mailing.due().count())
         lengths = queues.depths()
         yield _gauge("redis_up", "Whether Redis answers.", int(lengths is not None))
         yield _by("queue_tasks", "Tasks that no worker has taken yet.", "queue", lengths or {})

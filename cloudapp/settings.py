@@ -157,7 +157,10 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TIMEZONE = TIME_ZONE
 # Work that a person waits for never queues behind work that nobody watches, and neither behind
 # builds, which take minutes, nor behind what waits for other people's machines.
-CELERY_TASK_QUEUES = [Queue("now"), Queue("later"), Queue("builds"), Queue("outside")]
+# So many minutes may pass until a beat that was put into it comes through: what is before it may
+# take so long. Longer, and nobody works it off.
+QUEUE_MINUTES = {"now": 2, "outside": 5, "later": 10, "builds": 30}
+CELERY_TASK_QUEUES = [Queue(name) for name in QUEUE_MINUTES]
 CELERY_TASK_DEFAULT_QUEUE = "now"
 CELERY_TASK_ROUTES = {
     "deploy.tasks.reconcile": {"queue": "now"},
@@ -213,13 +216,14 @@ CELERY_BEAT_SCHEDULE = {
     },
     # Each says by a row that its queue is worked off: see workspaces.attention.
     **{
-        f"beat-of-{queue.name}": {
+        f"beat-of-{queue}": {
             "task": "deploy.tasks.beat_of",
-            "args": [queue.name],
+            "args": [queue],
             "schedule": 20.0,
-            "options": {"queue": queue.name, "expires": 20},
+            # It waits its turn: with a backlog, and still in time, the queue is worked off.
+            "options": {"queue": queue, "expires": 60 * minutes},
         }
-        for queue in CELERY_TASK_QUEUES
+        for queue, minutes in QUEUE_MINUTES.items()
     },
     "take-up": {
         "task": "workspaces.tasks.take_up",

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from deploy.finding import UP
 from deploy.models import (
     Heartbeat,
     HostFacts,
@@ -56,8 +57,26 @@ class TroubleFilter(admin.SimpleListFilter):
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[Instance]
     ) -> QuerySet[Instance] | None:
-        """Keep those that failed since they last worked."""
-        return queryset.filter(attempts__gt=0) if self.value() == "yes" else None
+        """Keep those that failed since they last worked, and are still there."""
+        failing = queryset.filter(attempts__gt=0, purged_at=None)
+        return failing if self.value() == "yes" else None
+
+
+class UpFilter(admin.SimpleListFilter):
+    """Instances that use memory and processors now."""
+
+    title = "container"
+    parameter_name = "up"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer one choice."""
+        return [("yes", "runs or is paused")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Instance]
+    ) -> QuerySet[Instance] | None:
+        """Keep those whose container is up."""
+        return queryset.filter(UP, purged_at=None) if self.value() == "yes" else None
 
 
 @admin.register(Instance)
@@ -84,6 +103,7 @@ class InstanceAdmin(ReadOnlyAdmin):
         "ready",
         "spare",
         TroubleFilter,
+        UpFilter,
         "created_at",
     )
     search_fields = ("id", "volume", "image__reference", "last_error")

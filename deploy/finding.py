@@ -16,6 +16,9 @@ from deploy.states import (
     Status,
 )
 
+# A container is there and not stopped, as far as is known: what is unknown was up, if it was ready.
+UP = Q(observed__in=[Observed.RUNNING, Observed.PAUSED]) | Q(ready=True, observed=Observed.UNKNOWN)
+
 
 def having_status(*statuses: Status, prefix: str = "") -> Q:
     """Return the condition for instances with one of these statuses.

@@ -2,7 +2,9 @@
 
 import logging
 from dataclasses import asdict
+from datetime import timedelta
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from deploy.engines import get_engine
@@ -10,6 +12,10 @@ from deploy.engines.base import EngineError
 from deploy.models import Heartbeat, HostFacts
 
 logger = logging.getLogger(__name__)
+
+# What was told longer ago says nothing of now: a machine may be gone, or have another name.
+FRESH = timedelta(minutes=10)
+KEPT = timedelta(days=1)
 
 
 def look() -> None:
@@ -19,9 +25,14 @@ def look() -> None:
     except EngineError as error:
         logger.warning("the engine cannot be asked about its machine: %s", error)
         return
-    HostFacts.objects.update_or_create(
-        name=facts.pop("name"), defaults={**facts, "at": timezone.now()}
-    )
+    now = timezone.now()
+    HostFacts.objects.update_or_create(name=facts.pop("name"), defaults={**facts, "at": now})
+    HostFacts.objects.filter(at__lt=now - KEPT).delete()
+
+
+def known() -> QuerySet[HostFacts]:
+    """Return the machines that there are now, as far as workers told lately."""
+    return HostFacts.objects.filter(at__gt=timezone.now() - FRESH)
 
 
 def note_beat(queue: str) -> None:

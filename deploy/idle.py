@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def put_idle_to_sleep() -> None:
-    """Stop each running instance whose idle time is over."""
+    """Stop each running instance whose idle time is over. One at fault keeps no other awake."""
     now = timezone.now()
     idle_time = ExpressionWrapper(
         F("idle_seconds") * Value(timedelta(seconds=1)), output_field=DurationField()
@@ -29,7 +29,10 @@ def put_idle_to_sleep() -> None:
     for instance in unused.annotate(idle_time=idle_time).filter(
         last_used_at__lt=now - F("idle_time")
     ):
-        _sleep_if_idle(instance)
+        try:
+            _sleep_if_idle(instance)
+        except Exception:
+            logger.exception("%s cannot be put to sleep", instance)
 
 
 def _sleep_if_idle(instance: Instance) -> None:

@@ -302,15 +302,35 @@ def retry(instance_id: UUID | str, *, take_over: bool = False) -> None:
         _request(instance, "retry", **_FORGIVEN, **freed)
 
 
+# What happens to an instance only when the engine said something of it, and what comes then.
+_ENGINE_SPOKE = Q(kind__in=["remove", "observed", "await_ready"], failed=False) | Q(kind="lost")
+
+
+def may_forget(instance: Instance) -> bool:
+    """Whether the engine said that nothing of it is there, and nobody is about to make it.
+
+    A new row says "absent" too, before anybody asked; and silence is no answer.
+    """
+    gone = instance.observed == Observed.ABSENT and instance.purged_at is None
+    expiry = instance.lease_expires_at
+    held = instance.lease_token is not None and expiry is not None and expiry > timezone.now()
+    before = instance.predecessor
+    waits = before is not None and before.purged_at is None
+    if not gone or held or waits:
+        return False
+    spoke = instance.observed_generation is not None
+    return spoke or instance.events.filter(_ENGINE_SPOKE).exists()
+
+
 def forget(instance_id: UUID | str) -> None:
     """Be done with one whose container is gone for good. Nothing at the engine is touched.
 
     Its volume, if there is one, is an orphan from now on: reported, and never removed. Raises
-    NotAllowed unless the engine said that there is no container.
+    NotAllowed unless it is as `may_forget` says.
     """
     with transaction.atomic():
         instance = Instance.objects.select_for_update().get(pk=instance_id)
-        if instance.observed != Observed.ABSENT:
+        if not may_forget(instance):
             words = "The engine did not say that its container is gone, so that it is kept."
             raise NotAllowed(words)
         now = timezone.now()

@@ -2,7 +2,10 @@
 
 import http.client
 import json
+import math
+import re
 import socket
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +13,12 @@ from deploy import tokens
 from deploy.models import Instance
 
 HEALTH_PATH = "/-/instance/health"
-# More than any disk has bytes, and what the database's columns hold.
-MOST = 2**62
+# More than any disk has bytes, and little enough that the database can add them up.
+MOST = 2**50
+_RUN = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
-
-_NONSENSE = (ValueError, KeyError, TypeError, OverflowError)
+# What reading an answer raises that is none: it may be anything at all.
+_NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 class NotAnswering(Exception):
@@ -48,21 +52,42 @@ class Health:
         return not self.in_flight and not self.busy and self.idle_seconds >= seconds
 
 
+class _Socket(socket.socket):
+    """A socket whose reads end by one time, however slowly the other side tells something."""
+
+    ends_at = math.inf
+
+    def recv_into(self, *args: Any, **options: Any) -> int:
+        if self.ends_at < math.inf:
+            left = self.ends_at - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("it takes too long to answer")
+            self.settimeout(left)
+        return super().recv_into(*args, **options)
+
+
 class _Connection(http.client.HTTPConnection):
     """HTTP to an endpoint: `unix:/path` or `host:port`."""
 
     def __init__(self, endpoint: str, timeout: float) -> None:
         super().__init__("instance", timeout=timeout)
         self._endpoint = endpoint
+        # When all that it reads has to be there, on the monotonic clock.
+        self.ends_at = math.inf
 
     def connect(self) -> None:
         if self._endpoint.startswith("unix:"):
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(self.timeout)
-            self.sock.connect(self._endpoint.removeprefix("unix:"))
+            ours = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock = ours
+            ours.settimeout(self.timeout)
+            ours.connect(self._endpoint.removeprefix("unix:"))
         else:
             host, _, port = self._endpoint.rpartition(":")
-            self.sock = socket.create_connection((host, int(port)), self.timeout)
+            connected = socket.create_connection((host, int(port)), self.timeout)
+            ours = _Socket(fileno=connected.detach())
+            ours.settimeout(self.timeout)
+            self.sock = ours
+        ours.ends_at = self.ends_at
 
 
 def open_connection(endpoint: str, timeout: float) -> http.client.HTTPConnection:
@@ -73,7 +98,7 @@ def open_connection(endpoint: str, timeout: float) -> http.client.HTTPConnection
 def _parse(body: bytes, instance: Instance) -> Health:
     said = json.loads(body)
     if said["instance"] != str(instance.pk):
-        raise NotAnswering(f"another instance answers: {said['instance']}")
+        raise NotAnswering(f"another instance answers: {said['instance']!a:.80}")
     return Health(
         int(said["in_flight"]),
         float(said["idle_seconds"]),
@@ -89,7 +114,7 @@ def _usage(said: dict[str, Any]) -> Usage:
     Raises ValueError, KeyError, TypeError or OverflowError.
     """
     usage = Usage(
-        str(said["run"])[:36],
+        _run(said["run"]),
         float(said["up_seconds"]),
         float(said["cpu_seconds"]),
         int(said["requests"]),
@@ -102,20 +127,28 @@ def _usage(said: dict[str, Any]) -> Usage:
     return usage
 
 
+def _run(said: Any) -> str:
+    if not isinstance(said, str) or not _RUN.fullmatch(said):
+        raise ValueError("no such name of a run")
+    return said
+
+
 def health(instance: Instance, endpoint: str, timeout: float = 5.0) -> Health:
     """Return the instance's health; raise NotAnswering when it does not answer as itself.
 
+    All of it takes `timeout` seconds at most: one that tells it byte by byte keeps nobody.
     A container with another key refuses the probe's token, so a 200 comes from the right one.
     """
-    connection = open_connection(endpoint, timeout)
+    connection = _Connection(endpoint, timeout)
+    connection.ends_at = time.monotonic() + timeout
     try:
         connection.connect()  # first: while it starts, nobody is there for most of the time
         token = tokens.probe_token(instance)
         connection.request("GET", HEALTH_PATH, headers={tokens.HEADER: token})
-        response = connection.getresponse()
-        if response.status != http.HTTPStatus.OK:
-            raise NotAnswering(f"it answers with status {response.status}")
-        return _parse(response.read(65536), instance)
+        with connection.getresponse() as response:
+            if response.status != http.HTTPStatus.OK:
+                raise NotAnswering(f"it answers with status {response.status}")
+            return _parse(response.read(65536), instance)
     except (OSError, http.client.HTTPException, *_NONSENSE) as error:
         raise NotAnswering(str(error) or type(error).__name__) from error
     finally:

@@ -5,7 +5,7 @@ it said last; the difference is what it used since. So a restart loses a minute 
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -82,17 +82,25 @@ def _ask(instance: Instance) -> tuple[UUID, Usage | None]:
 def record(said: Mapping[UUID, Usage]) -> None:
     """Write down what instances say: their disk, what is news about it, and what they used.
 
-    One that somebody else writes to just now is left for the next time.
+    One that somebody else writes to just now is left for the next time. So is a part of them that
+    cannot be written: it keeps nothing from the others.
     """
     hour = timezone.now().replace(minute=0, second=0, microsecond=0)
     everybody = sorted(said)
     for start in range(0, len(everybody), ROWS):
         part = everybody[start : start + ROWS]
-        with transaction.atomic():
-            rows = Instance.objects.select_for_update(skip_locked=True, no_key=True)
-            spent = list(_spent(rows.filter(pk__in=part).order_by("pk"), said))
-            lifecycle.record_usage({one.instance: one.usage for one in spent})
-            _add_up(hour, spent)
+        try:
+            _record(part, said, hour)
+        except Exception:  # of whatever kind: each says what it likes
+            logger.exception("what %s instances use is not written down", len(part))
+
+
+def _record(part: Sequence[UUID], said: Mapping[UUID, Usage], hour: datetime) -> None:
+    with transaction.atomic():
+        rows = Instance.objects.select_for_update(skip_locked=True, no_key=True)
+        spent = list(_spent(rows.filter(pk__in=part).order_by("pk"), said))
+        lifecycle.record_usage({one.instance: one.usage for one in spent})
+        _add_up(hour, spent)
 
 
 def _spent(instances: QuerySet[Instance], said: Mapping[UUID, Usage]) -> Iterator[Spent]:

@@ -14,13 +14,15 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import ApiToken
+from deploy import hosts
 from deploy.models import HostFacts, Image, Instance, InstanceEvent, Orphan
 from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Observed
-from workspaces import fleet, queues
+from workspaces import fleet, queues, releases
 from workspaces.attention_codes import CODES
 from workspaces.models import (
     Approval,
     Change,
+    OutgoingMail,
     Plugin,
     Release,
     Rollout,
@@ -35,8 +37,9 @@ STUCK_AFTER = timedelta(minutes=5)
 SILENT_AFTER = timedelta(minutes=2)
 CHANGE_AFTER = timedelta(minutes=15)
 WEBHOOK_AFTER = timedelta(hours=1)
+MAIL_AFTER = timedelta(hours=1)
+MAIL_FAILED_WITHIN = timedelta(days=1)
 LATELY = timedelta(days=7)
-HOST_AFTER = timedelta(minutes=10)
 LEAST_FREE = 0.1
 
 
@@ -254,6 +257,15 @@ def _releases(named: int) -> tuple[int, list[Item]]:
     return _some(rows, named, item)
 
 
+def _behind(named: int) -> tuple[int, list[Item]]:
+    def item(workspace: Workspace) -> Item:
+        words = f"{workspace.slug} has an older image than {workspace.release}."
+        url = _page("workspaces_release", workspace.release_id)
+        return Item("image-outdated", workspace.slug, words, url)
+
+    return _some(releases.behind().select_related("release").order_by("slug"), named, item)
+
+
 def _images(named: int) -> tuple[int, list[Item]]:
     since = timezone.now() - LATELY
     rows = Image.objects.filter(state=Image.State.FAILED, created_at__gt=since)
@@ -320,7 +332,7 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0][:200]
 
 
-# --- webhooks, tokens ----------------------------------------------------------------------------
+# --- webhooks, mail, tokens ----------------------------------------------------------------------
 
 
 def _webhook_rows() -> QuerySet[Webhook]:
@@ -344,6 +356,19 @@ def _off(named: int) -> tuple[int, list[Item]]:
         return Item("webhook-off", str(webhook), words, _page("workspaces_webhook", webhook.pk))
 
     return _some(rows.order_by("pk"), named, item)
+
+
+def _mails(named: int) -> tuple[int, list[Item]]:
+    now = timezone.now()
+    waits = Q(state=OutgoingMail.State.PENDING, attempts__gt=0, created_at__lt=now - MAIL_AFTER)
+    failed = Q(state=OutgoingMail.State.FAILED, attempted_at__gt=now - MAIL_FAILED_WITHIN)
+
+    def item(mail: OutgoingMail) -> Item:
+        words = f"The mail {mail} does not go out: {_first_line(mail.error)}"
+        url = _page("workspaces_outgoingmail", mail.pk)
+        return Item("mail-failing", str(mail), words, url, mail.created_at)
+
+    return _some(OutgoingMail.objects.filter(waits | failed).order_by("created_at"), named, item)
 
 
 def _tokens(named: int) -> tuple[int, list[Item]]:
@@ -400,16 +425,16 @@ def _workers(named: int) -> tuple[int, list[Item]]:
 
 
 def _host_unknown(named: int) -> tuple[int, list[Item]]:
-    newest = HostFacts.objects.order_by("-at").first()
-    if newest and newest.at > timezone.now() - HOST_AFTER:
+    if hosts.known().exists():
         return 0, []
+    newest = HostFacts.objects.order_by("-at").first()
     words = "No worker told lately what the engine's machine has."
     since = newest.at if newest else None
     return 1, [Item("host-unknown", "host", words, _list("deploy_hostfacts"), since)]
 
 
 def _disk(named: int) -> tuple[int, list[Item]]:
-    low = HostFacts.objects.filter(disk_mb__gt=0, disk_free_mb__lt=F("disk_mb") * LEAST_FREE)
+    low = hosts.known().filter(disk_mb__gt=0, disk_free_mb__lt=F("disk_mb") * LEAST_FREE)
 
     def item(host: HostFacts) -> Item:
         free = (host.disk_free_mb or 0) / 1024
@@ -431,12 +456,14 @@ CHECKS: Mapping[str, Check] = {
     "rollout-stopped": _rollouts,
     "release-failed": _releases,
     "image-failed": _images,
+    "image-outdated": _behind,
     "approval-withdrawn": _withdrawn,
     "approval-failed": _unlocked,
     "plugin-outdated": _outdated,
     "plugin-unreadable": _unreadable,
     "webhook-failing": lambda named: _some(_webhook_rows(), named, _webhook),
     "webhook-off": _off,
+    "mail-failing": _mails,
     "spares-missing": _spares,
     "orphan-container": _orphans("container"),
     "orphan-volume": _orphans("volume"),

@@ -151,6 +151,18 @@ CODES: Mapping[str, Code] = {
         ),
         "When several sets fail in the same way.",
     ),
+    "image-outdated": Code(
+        "A workspace has an older image than its release",
+        "After an upgrade of this software each release gets a new image, and new workspaces start "
+        "from that. Those that were there keep theirs until their next change, and what is new in "
+        "a workspace itself, mended holes included, does not reach them before.",
+        (
+            "Open the release and press Roll out, from the same release: a batch at a time, each "
+            "gets the new image with the plugins that it has.",
+            "One that does not come up is back on its old image by itself, and stops the roll-out.",
+        ),
+        "When the upgrade's notes say that it closes a hole in workspaces.",
+    ),
     "approval-withdrawn": Code(
         "A withdrawn plugin is still in use",
         "You took an approval back, and workspaces run that version still: it leaves with the next "
@@ -207,6 +219,20 @@ CODES: Mapping[str, Code] = {
         "nothing any more.",
         ("Mend the receiver, then switch the webhook on again on its page.",),
         "When alarms depend on it.",
+    ),
+    "mail-failing": Code(
+        "Mail does not go out",
+        "A mail about a workspace has waited for more than an hour, although it was tried, or was "
+        "given up within the last day. An invitation that nobody gets, an owner who does not hear "
+        "that their workspace is deleted: the people concerned cannot know.",
+        (
+            "Read the error. One address that the mail server refuses is that address's fault.",
+            "Otherwise look at the mail server, and at EMAIL_URL and DEFAULT_FROM_EMAIL.",
+            "What waits is sent by itself once the server takes it. What was given up is not: "
+            "tell these people, or have the invitation sent again.",
+        ),
+        "When it concerns all mail: then nobody can verify an address either.",
+        urgent=True,
     ),
     "spares-missing": Code(
         "Fewer spares than the plan says",

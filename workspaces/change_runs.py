@@ -384,4 +384,6 @@ def _note(change: Change) -> None:
         told.append(str(change.release))
     if change.anew:
         told.append("built anew")
+    elif not told and change.image_id != change.old_image_id:
+        told.append("a newer image")
     activity.note(change.workspace, change.by, "changed_plugins", ", ".join(told))

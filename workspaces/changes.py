@@ -147,7 +147,7 @@ def locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:
     In the order of a withdrawal, which holds an approval and then changes workspaces.
     """
     _hold_approvals(workspace_id, wanted)
-    rows = Workspace.objects.select_for_update(of=("self", "instance"))
+    rows = Workspace.objects.select_for_update(of=("self", "instance"), no_key=True)
     return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
 
 
@@ -214,8 +214,11 @@ def _undelete(workspace: Workspace, by: User) -> None:
 def to_release(
     workspace: Workspace, by: User | None, release: Release, rollout: Rollout | None = None
 ) -> Change:
-    """Ask for the plugins that a workspace has, by name, on another release. Raises Refused."""
-    if workspace.release_id == release.pk:
+    """Ask for the plugins that a workspace has, by name, on another release. Raises Refused.
+
+    A `rollout` may go to the same one, for its newest image.
+    """
+    if workspace.release_id == release.pk and rollout is None:
         raise Refused(f"It is on {release} already.")
     running = sets.names_of(workspace.plugins.select_related("plugin"))
     names = running - sets.names_of(sets.required(release).select_related("plugin"))

@@ -10,14 +10,17 @@ from math import ceil
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery, Sum
-from django.db.models.functions import TruncHour
+from django.db.models import BigIntegerField, Count, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast, TruncHour
 from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
-from deploy.models import HostFacts, Image, Instance, InstanceEvent
-from deploy.states import Observed, Status
+from deploy import hosts
+from deploy.finding import UP
+from deploy.models import Image, Instance, InstanceEvent
+from deploy.states import MEBIBYTE, Status
 from workspaces import attention, fleet, queues
 from workspaces.models import Workspace
 
@@ -93,7 +96,8 @@ class Share:
     unit: str
     words: str
     url: str
-    # Whether something fails when more is taken than there is. Processors are shared.
+    # Whether something fails when more is taken than there is. Processors are shared, and not all
+    # use at once what they may.
     hard: bool = True
 
     @property
@@ -143,7 +147,7 @@ def front_page(user: Any) -> dict[str, Any]:
         "images": _image_counts(summary.images),
         "builds": list(Image.objects.order_by("-created_at")[:NEWEST]),
         "spares": summary.spares,
-        "spares_url": _instances(spare__exact=1),
+        "spares_url": _instances(spare__exact=1, desired__exact="running"),
         "users": summary.users,
         "new_users": summary.new_users,
         "new_users_url": _list("accounts_user", created__gte=str(timezone.now() - fleet.LATELY)),
@@ -197,38 +201,33 @@ def _image_counts(states: Mapping[str, int]) -> list[Number]:
 
 def _shares() -> list[Share]:
     """Return what containers may use of what their machine has."""
-    up = Q(observed__in=[Observed.RUNNING, Observed.PAUSED]) | Q(
-        ready=True, observed=Observed.UNKNOWN
+    said = Cast(KeyTextTransform("memory_bytes", "counters"), BigIntegerField())
+    there = Instance.objects.filter(UP, purged_at=None).aggregate(
+        promised=Sum("memory_mb"),
+        used=Sum(said, filter=Q(ready=True)),
+        measured=Count("pk", filter=Q(ready=True, counters__has_key="memory_bytes")),
+        cpus=Sum("cpus"),
+        count=Count("pk"),
     )
-    used = Instance.objects.filter(up, purged_at=None).aggregate(
-        memory=Sum("memory_mb"), cpus=Sum("cpus"), count=Count("pk")
-    )
-    hosts = HostFacts.objects.aggregate(
+    host = hosts.known().aggregate(
         memory=Sum("memory_mb"), cores=Sum("cores"), disk=Sum("disk_mb"), free=Sum("disk_free_mb")
     )
-    containers = f"what {used['count']} containers that run may use"
-    running = _instances(observed__exact="running")
+    memory = _maybe_gib(host["memory"])
+    use = f"what {there['measured']} containers said that they use"
+    may = f"what {there['count']} containers that run may use"
+    running = _instances(up="yes")
     facts = _list("deploy_hostfacts")
-    disk, free = hosts["disk"], hosts["free"]
+    disk, free = host["disk"], host["free"]
     taken = (disk or 0) - (free or 0)
     return [
-        Share(
-            "Memory", _gib(used["memory"]), _maybe_gib(hosts["memory"]), "GiB", containers, running
-        ),
-        Share(
-            "CPU",
-            float(used["cpus"] or 0),
-            hosts["cores"],
-            "cores",
-            containers,
-            running,
-            hard=False,
-        ),
+        Share("Memory", _gib((there["used"] or 0) / MEBIBYTE), memory, "GiB", use, running),
+        Share("Memory promised", _gib(there["promised"]), memory, "GiB", may, running, hard=False),
+        Share("CPU", float(there["cpus"] or 0), host["cores"], "cores", may, running, hard=False),
         Share("Disk", _gib(taken), _maybe_gib(disk), "GiB", "images, volumes and all else", facts),
     ]
 
 
-def _gib(mib: int | None) -> float:
+def _gib(mib: float | None) -> float:
     return (mib or 0) / 1024
 
 

@@ -152,7 +152,7 @@ def accept(invitation: Invitation, user: User) -> Workspace:
 
     Who is one already stays what they are, and the invitation is used up.
     """
-    with changing(invitation.workspace) as current:
+    with changing(invitation.workspace, person=user.pk) as current:
         # The workspace is held, so of two that come at once the second sees what the first did.
         good = _good().filter(pk=invitation.pk, digest=invitation.digest).first()
         if good is None:

@@ -98,7 +98,10 @@ def plain(name: str, instead: str = "Somebody") -> str:
 def call_back(key: str, why: str) -> None:
     """Do not send the mail with this key, if nobody has begun to."""
     OutgoingMail.objects.filter(key=key, state=State.PENDING).update(
-        state=State.FAILED, error=why[:300], body=""
+        state=State.FAILED,
+        error=why[:300],
+        body="",
+        attempted_at=None,  # nobody need look why: it failed at nothing
     )
 
 
@@ -131,12 +134,13 @@ def send(pk: str) -> None:
     except vault.Unreadable as error:
         _end(mail, State.FAILED, str(error))
         return
-    with closing(get_connection()) as connection:
-        try:
-            connection.open()
-        except Exception as error:  # whatever keeps us from the server: it has nothing of ours
-            _try_again(mail, f"The mail server could not be reached: {_words(error)}")
-            return
+    try:
+        connection = get_connection()
+        connection.open()
+    except Exception as error:  # whatever keeps us from the server: it has nothing of ours
+        _try_again(mail, f"The mail server could not be reached: {_words(error)}")
+        return
+    with closing(connection):
         try:
             connection.send_messages([message])
         except _REFUSALS as error:

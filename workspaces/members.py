@@ -6,7 +6,7 @@ How people are invited: workspaces.invitations.
 from accounts.models import User
 from workspaces import activity
 from workspaces.models import Member, Role, Workspace, WorkspaceSession
-from workspaces.services import Refused, changing, demand_owner
+from workspaces.services import Refused, changing, demand_owner, room_to_own
 
 A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
 
@@ -16,10 +16,12 @@ def add(workspace: Workspace, user: User, role: Role, *, invitation: int | None 
 
     Raises Refused, code member_limit when it is full.
     """
-    with changing(workspace) as current:
+    with changing(workspace, person=user.pk) as current:
         if current.members.filter(user=user).exists():
             raise Refused("This person belongs to the workspace already.")
         room_for_another(current)
+        if role == Role.OWNER:
+            room_to_own(current, user)
         more = {"invitation": invitation}
         activity.note(current, user, "joined", f"as {A_ROLE[role]}", more=more)
         return Member.objects.create(workspace=current, user=user, role=role)
@@ -42,7 +44,7 @@ def room_for_another(workspace: Workspace) -> None:
 
 def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:
     """Give a member another role; operators, too, but none makes an owner. Raises Refused."""
-    with changing(workspace, by, "change_members") as current:
+    with changing(workspace, by, "change_members", person=user_id) as current:
         member = _member(current, user_id)
         if member.role == role:
             return
@@ -51,6 +53,7 @@ def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> Non
             raise Refused(words, code="role_too_low")
         if role == Role.OWNER:
             demand_owner(current, by, "Only an owner makes others owners.")
+            room_to_own(current, member.user)
         _keep_an_owner(current, member)
         activity.note(
             current, by, "changed_role", f"{member.user.display_name}: {member.role} → {role}"
@@ -77,7 +80,7 @@ def remove(workspace: Workspace, by: User, user_id: int) -> None:
 
 def transfer(workspace: Workspace, by: User, user_id: int) -> None:
     """Make another member an owner, and the one who does it an editor: one deed. Raises Refused."""
-    with changing(workspace, by, "change_members") as current:
+    with changing(workspace, by, "change_members", person=user_id) as current:
         giving = current.members.filter(user=by, role=Role.OWNER).first()
         if giving is None:  # an operator, who is no owner
             words = "Only an owner can hand a workspace over."
@@ -85,6 +88,8 @@ def transfer(workspace: Workspace, by: User, user_id: int) -> None:
         taking = _member(current, user_id)
         if taking.pk == giving.pk:
             raise Refused("Choose somebody else: you are an owner already.")
+        if taking.role != Role.OWNER:
+            room_to_own(current, taking.user)
         Member.objects.filter(pk=taking.pk).update(role=Role.OWNER)
         Member.objects.filter(pk=giving.pk).update(role=Role.EDITOR)
         activity.note(current, by, "transferred", f"to {taking.user.display_name}")

@@ -66,6 +66,18 @@ def deletion(deed: Activity, purge_at: datetime) -> None:
         _tell(deed.workspace, "deletion", str(deed.pk), who=mailing.plain(who), purge_at=purge_at)
 
 
+def restored(workspace: Workspace) -> None:
+    """Call back what was to tell of its deletion, and did not go out yet."""
+    mails = OutgoingMail.objects.filter(workspace=workspace, kind="deletion")
+    for key in mails.filter(state=OutgoingMail.State.PENDING).values_list("key", flat=True):
+        mailing.call_back(key, "The deletion was undone before it was sent.")
+
+
+def forgotten(deed: Activity) -> None:
+    """Tell that the operators closed it for good, because its container is gone."""
+    _tell(deed.workspace, "forgotten", str(deed.pk))
+
+
 def _disk_nearly_full(workspace: Workspace, event: InstanceEvent) -> None:
     """Tell that its disk is nearly full; however often that happens, at most once a week."""
     if not _told_lately(workspace, "disk_nearly_full", QUIET_AFTER_NEARLY_FULL):

@@ -10,7 +10,7 @@ from django.utils import timezone
 from accounts.models import User
 from deploy import lifecycle
 from deploy.models import Instance
-from deploy.states import Desired, Observed, StopReason
+from deploy.states import Desired, StopReason
 from workspaces import activity, change_runs, changes, notices, plans
 from workspaces.models import Change, Plan, Workspace
 from workspaces.services import Refused, changing, locked
@@ -45,15 +45,19 @@ def resume(workspace: Workspace, by: User) -> None:
 def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
     """Give it another plan. What runs is replaced by a container with the new limits, if need be.
 
-    One with more members or data than the new plan allows keeps them; it gets no further ones.
+    Where too many of that plan are being replaced already, it takes its turn and follows later. One
+    with more members or data than the new plan allows keeps them; it gets no further ones.
     """
     with changing(workspace) as current:
         if current.plan_id == plan.pk:
             return
         old, current.plan = current.plan, plan
         if current.instance.desired != Desired.ABSENT:
-            plans.follow(current)
-            plans.tell_soon()
+            if plans.may_follow_now(current):
+                plans.follow(current)
+                plans.tell_soon()
+            else:
+                plans.follow_soon()
         Workspace.objects.filter(pk=current.pk).update(plan=plan)
         activity.note(current, by, "changed_plan", f"{old} → {plan}")
     workspace.plan = plan
@@ -110,15 +114,11 @@ def give_up_change(workspace: Workspace, by: User) -> None:
         raise Refused(str(error)) from error
 
 
-def may_forget(instance: Instance) -> bool:
-    """Whether the engine said that nothing of it is there: silence is no answer."""
-    return instance.observed == Observed.ABSENT and instance.purged_at is None
-
-
 def forget(workspace: Workspace, by: User) -> None:
     """Drop a workspace whose container is gone for good. Nothing at the engine is touched.
 
-    Its slug is free again. Its volume, if there is one still, is reported as an orphan and stays.
+    Its owners are told. Its slug is free again. Its volume, if there is one still, is reported as
+    an orphan and stays.
     """
     with locked(workspace) as current:
         _refuse_gone(current)
@@ -127,7 +127,8 @@ def forget(workspace: Workspace, by: User) -> None:
         Workspace.objects.filter(pk=current.pk).update(
             deleted_at=current.deleted_at or now, purged_at=now
         )
-        activity.note(current, by, "forgotten", f"volume {current.instance.volume or 'none'}")
+        words = f"volume {current.instance.volume or 'none'}"
+        notices.forgotten(activity.note(current, by, "forgotten", words))
 
 
 def _refuse_gone(workspace: Workspace) -> None:

@@ -6,6 +6,7 @@ after a crash, `follow_all` in any worker, begins where the last one ended.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,22 +16,25 @@ from typing import Any
 from celery import current_app
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.utils.text import capfirst
 
 from deploy import lifecycle
 from deploy.finding import having_status
 from deploy.lifecycle import Limits
-from deploy.models import Instance
+from deploy.models import Instance, InstanceEvent
 from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Status
 from workspaces import sets
 from workspaces.models import Approval, Change, Plan, Workspace
 from workspaces.services import ChangedMeanwhile, Refused, changing
 
+logger = logging.getLogger(__name__)
+
 # So many containers are replaced at once, and so many workspaces that do not run are given what
 # their next container gets.
 AT_ONCE = 5
 ASLEEP_AT_ONCE = 200
+NO_DEFAULT = "New workspaces need a plan: make another one the default instead."
 # So many slugs of those that fail are named.
 NAMED = 20
 
@@ -68,8 +72,7 @@ def change(
             raise ChangedMeanwhile
         changed = [name for name, value in values.items() if getattr(current, name) != value]
         if current.is_default and "is_default" in changed:
-            words = "New workspaces need a plan: make another one the default instead."
-            raise Refused(words, "is_default")
+            raise Refused(NO_DEFAULT, "is_default")
         return _save(current, {name: values[name] for name in changed}), changed
 
 
@@ -176,6 +179,12 @@ def tell_soon() -> None:
     transaction.on_commit(partial(current_app.send_task, "deploy.tasks.measure"), robust=True)
 
 
+def may_follow_now(workspace: Workspace) -> bool:
+    """Whether it need not take its turn: nobody is served by it, or few of its plan come up now."""
+    serves = workspace.instance.desired == Desired.RUNNING and workspace.instance.ready
+    return not serves or _places(_live().filter(plan=workspace.plan)) > 0
+
+
 def follow(workspace: Workspace) -> None:
     """Give a workspace the limits of its plan. The caller holds its rows, as by `changing`."""
     chosen = list(workspace.plugins.select_related("plugin"))
@@ -207,6 +216,11 @@ def follow_all() -> bool:
     return more
 
 
+# What has an instance come up: somebody asks for it, or its container is made anew.
+_UP = ("wake", "want_running")
+_ANEW = ("change_spec", "change_plugins", "roll_back", "restart", "set_secret")
+
+
 def _places(workspaces: QuerySet[Workspace]) -> int:
     """Return how many more may be replaced now, while others of the same plan come up.
 
@@ -216,8 +230,13 @@ def _places(workspaces: QuerySet[Workspace]) -> int:
     here = workspaces.filter(~_OTHER_CONTAINER, instance__desired=Desired.RUNNING)
     # Also such as no worker has begun with: their old container still answers.
     up = Q(instance__ready=True, instance__observed_generation=F("instance__generation"))
+    waits = Q(instance__predecessor__isnull=False, instance__predecessor__purged_at=None)
+    # Whoever came for a page or pressed Start is not replaced by us.
+    asked = InstanceEvent.objects.filter(instance=OuterRef("instance"), kind__in=[*_UP, *_ANEW])
+    by_somebody = Q(asked__in=_UP, asked__isnull=False)
+    coming_up = here.annotate(asked=Subquery(asked.order_by("-id").values("kind")[:1]))
     well = Count("pk", filter=Q(instance__attempts__lt=FAILED_AFTER_ATTEMPTS))
-    found = here.filter(~up).aggregate(all=Count("pk"), coming=well)
+    found = coming_up.exclude(up | waits | by_somebody).aggregate(all=Count("pk"), coming=well)
     coming: int = found["coming"]
     failing: int = found["all"] - coming
     return max(0, max(1, AT_ONCE - failing) - coming)
@@ -226,7 +245,10 @@ def _places(workspaces: QuerySet[Workspace]) -> int:
 def _follow(lagging: QuerySet[Workspace]) -> int:
     found = list(lagging)
     for one in found:
-        # Deleted meanwhile: it follows when somebody brings it back.
-        with suppress(Refused), changing(one) as current:
-            follow(current)
+        try:
+            # Deleted meanwhile: it follows when somebody brings it back.
+            with suppress(Refused), changing(one) as current:
+                follow(current)
+        except Exception:  # it is tried again; those after it need not wait
+            logger.exception("%s cannot be given the limits of its plan", one)
     return len(found)

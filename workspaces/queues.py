@@ -14,8 +14,8 @@ from django.utils import timezone
 from deploy.models import Heartbeat
 
 SECONDS = 0.5
-# How long a queue may take until the beat in it comes through: what is before it may take so long.
-MINUTES: Mapping[str, int] = {"now": 2, "outside": 5, "later": 10, "builds": 30}
+# How long a queue may take until the beat in it comes through.
+MINUTES: Mapping[str, int] = settings.QUEUE_MINUTES
 
 
 def depths() -> dict[str, int] | None:

@@ -410,6 +410,7 @@ def undelete(workspace: Workspace, user: User) -> None:
             if current.suspended_reason:  # what operators stopped, only they start again
                 lifecycle.want_stopped(successor.pk, StopReason.OPERATOR)
             activity.note(current, user, "restored")
+            notices.restored(current)
 
 
 # --- helpers -----------------------------------------------------------------------------------
@@ -417,15 +418,24 @@ def undelete(workspace: Workspace, user: User) -> None:
 
 @contextmanager
 def locked(
-    workspace: Workspace, user: User | None = None, ability: str = "see"
+    workspace: Workspace,
+    user: User | None = None,
+    ability: str = "see",
+    *,
+    person: int | None = None,
 ) -> Iterator[Workspace]:
     """Open a transaction that holds the rows of the workspace and its instance.
 
-    With a `user`, one that still may do this to it, or Refused.
+    With a `user`, one that still may do this to it, or Refused. With a `person` the row of that
+    user too, and first, as whoever looks at somebody's quota does.
     """
-    rows = Workspace.objects.select_for_update(of=("self", "instance")).select_related("instance")
+    # Not its key: who holds an instance and writes about its workspace, a mail, need not wait.
+    rows = Workspace.objects.select_for_update(of=("self", "instance"), no_key=True)
+    rows = rows.select_related("instance")
     try:
         with transaction.atomic():
+            if person is not None:
+                _hold_person(person)
             current = rows.get(pk=workspace.pk)
             if user is not None:
                 demand(current, user, ability)
@@ -436,10 +446,14 @@ def locked(
 
 @contextmanager
 def changing(
-    workspace: Workspace, user: User | None = None, ability: str = "see"
+    workspace: Workspace,
+    user: User | None = None,
+    ability: str = "see",
+    *,
+    person: int | None = None,
 ) -> Iterator[Workspace]:
     """As `locked`, but a workspace that is being deleted takes no changes."""
-    with locked(workspace, user, ability) as current:
+    with locked(workspace, user, ability, person=person) as current:
         if current.deleted_at is not None:
             raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
         yield current
@@ -473,17 +487,37 @@ def demand_owner(
 
 def _hold_to_quota(user: User, plan: Plan) -> None:
     """Lock the owner's row, so that two requests at once cannot both take the last place."""
-    User.objects.select_for_update(no_key=True).get(pk=user.pk)
-    owned = Instance.objects.filter(
-        workspace__members__user=user,
-        workspace__members__role=Role.OWNER,
-        workspace__deleted_at=None,
-    ).count()
+    _hold_person(user.pk)
+    owned = _owned(user)
     if owned >= plan.max_workspaces:
         raise QuotaReached(
             f"You have {owned} workspaces, as many as your plan allows. "
             "Delete one that you no longer need, or ask the operators for more."
         )
+
+
+def room_to_own(workspace: Workspace, user: User) -> None:
+    """Refuse to make somebody an owner who has as many workspaces as the plan of this one allows.
+
+    Their row is held, as by `locked` with a `person`.
+    """
+    if _owned(user) >= workspace.plan.max_workspaces:
+        raise QuotaReached(
+            f"{user.display_name} owns as many workspaces as a person may. First one of those has "
+            "to be deleted or handed over, or the operators asked for more."
+        )
+
+
+def _hold_person(pk: int) -> None:
+    User.objects.select_for_update(no_key=True).filter(pk=pk).first()
+
+
+def _owned(user: User) -> int:
+    return Instance.objects.filter(
+        workspace__members__user=user,
+        workspace__members__role=Role.OWNER,
+        workspace__deleted_at=None,
+    ).count()
 
 
 def _hold_to_rate(user: User) -> None:

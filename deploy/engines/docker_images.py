@@ -104,6 +104,12 @@ class DockerImages:
         return built
 
     @translated
+    def tag_image(self, reference: str, name: str) -> None:
+        """Give an image one more name."""
+        repository, _, tag = name.partition(":")
+        self._client.tag(reference, repository, tag)
+
+    @translated
     def remove_image(self, reference: str) -> None:
         """Remove an image that no container uses."""
         try:

@@ -112,6 +112,23 @@ def test_one_that_does_not_answer_does_not_keep_the_others_awake(
     assert sleeps(unused)
 
 
+def test_one_at_fault_does_not_keep_the_others_awake(
+    fake: FakeEngine, unused: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = new(idle_seconds=IDLE)
+    reconcile(strange.pk)
+    put(strange, last_used_at=timezone.now() - timedelta(seconds=IDLE * 3))
+    ask = probe.health
+
+    def told(instance: Instance, endpoint: str) -> probe.Health:
+        if instance.pk == strange.pk:
+            raise RuntimeError("whatever nobody thought of")
+        return ask(instance, endpoint)
+
+    monkeypatch.setattr(idle.probe, "health", told)
+    assert sleeps(unused)
+
+
 @pytest.mark.parametrize("reason", [StopReason.OWNER, StopReason.OPERATOR])
 def test_what_was_stopped_is_not_asked(unused: Instance, reason: StopReason) -> None:
     lifecycle.want_stopped(unused.pk, reason)

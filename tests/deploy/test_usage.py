@@ -1,6 +1,13 @@
 """What instances use: asked of them, added up by the hour, and told of when a disk fills."""
 
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -9,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from deploy import lifecycle, usage
+from deploy import lifecycle, probe, usage
 from deploy.models import Instance, UsageHour
 from deploy.probe import Usage
 from deploy.reconcile import reconcile
@@ -23,7 +30,7 @@ pytestmark = pytest.mark.django_db
 def said(run: str = "a", up: float = 10, disk: int = 1000, **more: Any) -> dict[str, Any]:
     """What an instance says of itself."""
     return {
-        "run": run,
+        "run": run * 32,
         "up_seconds": up,
         "cpu_seconds": up / 10,
         "requests": int(up),
@@ -109,6 +116,12 @@ def test_old_images_and_silent_ones_keep_nothing_from_the_others(
         {"requests": "many"},
         {"memory_bytes": None},
         {"up_seconds": [1]},
+        {"requests": 2**51},
+        {"run": "a\0" * 16},
+        {"run": "\ud800" * 32},
+        {"run": "A" * 32},
+        {"run": "a" * 33},
+        {"run": 1},
     ],
 )
 def test_nonsense_is_not_written_down(
@@ -117,6 +130,78 @@ def test_nonsense_is_not_written_down(
     fake.knobs.usage = said(**nonsense)
     assert usage.measure() == 0
     assert not UsageHour.objects.exists()
+
+
+def test_what_cannot_be_written_keeps_nothing_from_the_others(
+    fake: FakeEngine, running: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing gets so far; but if it does, it spoils one part."""
+    other = new()
+    reconcile(other.pk)
+    monkeypatch.setattr(usage, "ROWS", 1)
+    good = Usage("a", 1, 1, 1, 1, 1)
+    for wrong in (running, other):
+        usage.record({running.pk: good, other.pk: good, wrong.pk: Usage("\0", 1, 1, 1, 1, 1)})
+    assert totals(running) == totals(other) == (1, 1, 1)
+
+
+@contextmanager
+def endless(directory: Path, beginning: bytes, each: bytes) -> Iterator[tuple[str, Event]]:
+    """An instance that begins to answer and then tells a little, again and again."""
+    over = Event()
+    ended = Event()
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(beginning)
+            while not over.wait(0.01):
+                connection.sendall(each)
+        ended.set()
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        path = directory / "s"
+        listening.bind(str(path))
+        listening.listen()
+        thread = Thread(target=answer, daemon=True)
+        thread.start()
+        try:
+            yield f"unix:{path}", ended
+        finally:
+            over.set()
+            thread.join(30)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "each"), [(b"HTTP/1.1 200 OK\r\n", b"x"), (b"HTTP/1.1 200 OK\r\n\r\n", b" ")]
+)
+def test_one_that_never_comes_to_an_end_is_left(
+    running: Instance, beginning: bytes, each: bytes
+) -> None:
+    with (
+        TemporaryDirectory() as directory,
+        endless(Path(directory), beginning, each) as (endpoint, ended),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(probe.health, running, endpoint, 0.3)
+        with pytest.raises(probe.NotAnswering):
+            asked.result(timeout=60)
+        assert ended.wait(60), "nobody reads on"
+
+
+def test_an_answer_without_a_bottom_is_none(fake: FakeEngine, running: Instance) -> None:
+    with pytest.raises(probe.NotAnswering):
+        raise_for(b"[" * 60_000, running)
+
+
+def raise_for(body: bytes, instance: Instance) -> None:
+    """Have an instance answer just this."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        TemporaryDirectory() as directory,
+        endless(Path(directory), head + body, b"") as (endpoint, _),
+    ):
+        probe.health(instance, endpoint, 60)
 
 
 def test_passing_a_threshold_is_an_event_each_way(fake: FakeEngine, running: Instance) -> None:

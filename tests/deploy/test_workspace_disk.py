@@ -201,6 +201,68 @@ def unfinished(instance: Workspace) -> list[str]:
     return [name for name in instance.files() if name.startswith(".tmp/")]
 
 
+HELD = """
+import asyncio, os, tempfile
+from pathlib import Path
+from cloudapp_workspace.body import Body
+from cloudapp_workspace.disk import Disk
+
+MIB = 1 << 20
+disk = Disk(Path("/data"))
+disk.limit = disk.used() + 8 * MIB
+
+async def receive():
+    return {"type": "http.request", "body": bytes(MIB), "more_body": True}
+
+async def upload(size):
+    file = tempfile.TemporaryFile(dir="/data/.tmp", buffering=0)
+    with Body(disk, {"headers": []}, receive, None) as body:
+        for n in range(size):
+            file.write((await body.receive())["body"])
+            left = 8 * MIB - disk.room(fresh=True)
+            assert (n + 1) * MIB <= left <= (n + 1) * MIB + 65536, "counted, and not twice"
+    return file
+
+file = asyncio.run(upload(5))
+assert disk.room(fresh=True) <= 3 * MIB, "the request is over, the import is not"
+assert not disk.full
+with open("/data/.tmp/named", "wb", buffering=0) as named:
+    named.write(bytes(3 * MIB))
+    assert -65536 <= disk.room(fresh=True) <= 0
+    assert disk.full
+file.close()
+assert 4 * MIB < disk.room(fresh=True) <= 5 * MIB, "no file is open, one has a name"
+os.unlink("/data/.tmp/named")
+assert disk.room(fresh=True) == 8 * MIB
+"""
+
+VANISHED = """
+import os, pathlib
+from cloudapp_workspace import disk
+
+directory = pathlib.Path("/data/some")
+directory.mkdir()
+for name in ("a", "b", "c"):
+    directory.joinpath(name).write_bytes(bytes(8192))
+entries = disk._entries
+
+def late(directory):
+    found = sorted(entries(directory), key=lambda entry: entry.name)
+    os.unlink(found[0].path)
+    return found
+
+disk._entries = late
+assert disk._size(directory) == 2 * 8192
+"""
+
+
+@pytest.mark.parametrize("program", [HELD, VANISHED], ids=["held", "vanished"])
+def test_what_lies_there_counts(workspace_container: Workspace, program: str) -> None:
+    """Files without a name that an import holds open; and a neighbour of one that goes away."""
+    done = workspace_container.execute("/opt/workspace/bin/python", "-IBc", program)
+    assert done.code == 0, done.output
+
+
 def test_an_import_that_grows_too_large_ends_in_words(workspace_container: Workspace) -> None:
     """The plugin writes by itself, long after its request: SQLite stops it."""
     limit = 12 * MIB

@@ -26,7 +26,7 @@ from cloudapp.local.places import VAR
 from deploy import images
 from deploy.base_image import PYTHON, ensure_base
 from deploy.engines import get_builder
-from deploy.images import build_image, image_inputs, smoke_test
+from deploy.images import build_image, image_inputs, try_out
 from deploy.own_plugins import described
 from deploy.wheels import fetch_wheels
 
@@ -68,7 +68,7 @@ def built_image(lock: str, ours: Sequence[Path] = ()) -> str:
             with pytest.MonkeyPatch.context() as patch:  # a busy machine may take longer over it
                 patch.setattr(images, "ANSWER_SECONDS", START_SECONDS)
                 patch.setattr(images, "SMOKE_SECONDS", 4 * START_SECONDS)
-                smoke_test(builder, inputs, wheels)
+                try_out(builder, inputs, wheels)
     return inputs.reference
 
 

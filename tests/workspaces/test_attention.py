@@ -15,9 +15,19 @@ from deploy import lifecycle
 from deploy.models import Heartbeat, HostFacts, Image, Instance, InstanceEvent, Orphan
 from deploy.states import Observed, Status
 from tests import factories
-from workspaces import attention, changes
+from workspaces import attention, changes, mailing
 from workspaces.attention_codes import CODES, document
-from workspaces.models import Approval, Change, Plan, Plugin, Release, Rollout, Webhook, Workspace
+from workspaces.models import (
+    Approval,
+    Change,
+    OutgoingMail,
+    Plan,
+    Plugin,
+    Release,
+    Rollout,
+    Webhook,
+    Workspace,
+)
 
 DOCUMENT = settings.BASE_DIR / "docs" / "attention.md"
 
@@ -88,6 +98,11 @@ def release(workspace: Workspace) -> None:
     Release.objects.create(version="1.0a98", lock="", error="pip said no\nmore")
 
 
+def older_image(workspace: Workspace) -> None:
+    Image.objects.update(inputs={"base": "1", "files": "1"})
+    factories.make_image(inputs={"base": "1", "files": "2"})
+
+
 def webhook(workspace: Workspace) -> None:
     workspace.webhooks.create(url="https://93.184.216.34/", failing_since=ago(hours=2))
 
@@ -115,6 +130,11 @@ def one_queue(workspace: Workspace) -> None:
     Heartbeat.objects.filter(queue="outside").update(at=ago(hours=1))
 
 
+def mail(state: str, **fields: Any) -> Callable[[Workspace], Any]:
+    told = {"kind": "deletion", "to": "ada@example.org", "key": "deletion:1", "attempts": 1}
+    return lambda workspace: OutgoingMail.objects.create(state=state, **told, **fields)
+
+
 PROVOKED: list[tuple[str, Callable[[Workspace], Any]]] = [
     ("beat-silent", lambda w: Heartbeat.objects.update(at=ago(minutes=11))),
     ("worker-silent", one_queue),
@@ -134,8 +154,11 @@ PROVOKED: list[tuple[str, Callable[[Workspace], Any]]] = [
     ("approval-failed", lambda w: approval("failed", error="No such file.")),
     ("plugin-outdated", outdated),
     ("plugin-unreadable", unreadable),
+    ("image-outdated", older_image),
     ("webhook-failing", webhook),
     ("webhook-off", webhook_off),
+    ("mail-failing", mail("pending", created_at=ago(hours=2))),
+    ("mail-failing", mail("failed", created_at=ago(days=3), attempted_at=ago(hours=1))),
     ("spares-missing", spares),
     ("orphan-container", lambda w: Orphan.objects.create(name="c", kind="container")),
     ("orphan-volume", lambda w: Orphan.objects.create(name="v", kind="volume")),
@@ -232,3 +255,19 @@ def test_the_fleet_counts_them(well: Workspace) -> None:
     headers = {"Authorization": f"Bearer {text}"}
     told = Client().get("/api/v1/operator/fleet", headers=headers)
     assert told.json()["attention"] == {"webhook-failing": 1}
+
+
+def test_mail_that_may_still_come_or_that_nobody_wants_any_more_is_fine(well: Workspace) -> None:
+    fine = (
+        {"state": "pending", "attempts": 1, "created_at": ago(minutes=50)},
+        {"state": "pending", "attempts": 0, "created_at": ago(hours=2)},
+        {"state": "failed", "attempts": 1, "attempted_at": ago(hours=25)},
+        {"state": "sent", "attempts": 2, "attempted_at": ago(hours=2)},
+    )
+    for number, fields in enumerate(fine):
+        OutgoingMail.objects.create(kind="invitation", key=str(number), **fields)
+    late = {"created_at": ago(hours=2), "attempted_at": ago(hours=1)}
+    OutgoingMail.objects.create(kind="invitation", key="late", attempts=3, **late)
+    assert attention.counts() == {"mail-failing": 1}
+    mailing.call_back("late", "It was withdrawn.")
+    assert attention.counts() == {}

@@ -17,7 +17,7 @@ from deploy.models import Image, Instance
 from deploy.states import Status
 from tests import factories
 from tests.shelf import TARGET, Shelf
-from workspaces import catalogue, change_runs, changes, releases, rollouts, sets, starter
+from workspaces import attention, catalogue, change_runs, changes, releases, rollouts, sets, starter
 from workspaces.catalogue import Terms
 from workspaces.models import Approval, Change, Grant, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import NoImage, Refused, create_workspace
@@ -728,3 +728,41 @@ def test_what_is_required_counts_on_the_release_that_is_changed_to(shelf: Shelf)
     spec = sets.spec_of(trees, coming, [])
     assert spec.internet
     assert spec.plugin_settings == {"datasette-birds": {"key": {"$env": "BIRD_KEY"}}}
+
+
+def older_and_newer() -> tuple[Release, list[Workspace]]:
+    """A release after an upgrade of this software, and workspaces from before."""
+    parts = {"base": {"id": "sha256:1"}, "files": {"Dockerfile": "old"}}
+    factories.make_image(inputs=parts)
+    old = [with_plugins(f"old-{number}") for number in range(3)]
+    newest = factories.make_image(inputs=parts | {"files": {"Dockerfile": "new"}})
+    release = catalogue.default_release()
+    assert release.image == newest
+    # Plugins are its own, and so is its image; what is ours in it is new.
+    own = factories.make_image(inputs=newest.inputs | {"packages": {"datasette-owls": "1.0"}})
+    Release.objects.filter(pk=release.pk).update(image=newest)
+    new = with_plugins("new")
+    Instance.objects.filter(pk=new.instance_id).update(image=own)
+    return release, old
+
+
+def test_after_an_upgrade_a_release_is_rolled_out_to_those_with_an_older_image(
+    operator: User,
+) -> None:
+    release, old = older_and_newer()
+    assert set(releases.behind()) == set(old)
+    assert attention.counts()["image-outdated"] == 3
+    rollout = step(rollouts.start(release, release, 2, operator))
+    batches = []
+    while rollout.state == Rollout.State.RUNNING:
+        under_way = rollout.changes.filter(state="open")
+        assert {(change.release, change.anew) for change in under_way} == {(release, False)}
+        moved = Instance.objects.filter(workspace__changes__in=under_way)
+        moved.update(image=release.image)
+        batches.append(finish(rollout))
+        step(rollout)
+    assert batches == [["old-0", "old-1"], ["old-2"]]
+    assert rollout.state == Rollout.State.DONE
+    assert "image-outdated" not in attention.counts()
+    with pytest.raises(Refused, match="newest image"):
+        rollouts.start(release, release, 2, operator)

@@ -22,7 +22,7 @@ from deploy.models import Heartbeat, HostFacts, Image, Instance, InstanceEvent
 from deploy.states import Observed, Status
 from tests import factories
 from tests.workspaces import html
-from workspaces import dashboard, queues
+from workspaces import attention, dashboard, queues
 from workspaces.admin import plots
 from workspaces.models import Workspace
 
@@ -178,14 +178,57 @@ def test_capacity_is_what_may_be_used_of_what_there_is(staff: User) -> None:
     HostFacts.objects.create(
         name="host", cores=2, memory_mb=2048, disk_mb=10_240, disk_free_mb=4096
     )
-    memory, cpu, disk = dashboard.front_page(staff)["shares"]
-    assert (memory.taken, memory.total, memory.percent) == (0.5, 2, 25)
+    memory, promised, cpu, disk = dashboard.front_page(staff)["shares"]
+    assert (memory.taken, memory.total) == (0, 2), "nobody said yet what it uses"
+    assert (promised.taken, promised.total, promised.percent) == (0.5, 2, 25)
     assert (cpu.taken, cpu.total) == (1, 2)
     assert disk.percent == 60
 
 
+def test_what_runs_is_as_many_as_the_list_behind_it(operator: Client, staff: User) -> None:
+    for status in (Status.RUNNING, Status.SLEEPING, Status.FAILED, Status.DELETED):
+        factories.make_workspace(factories.make_user(), status=status)
+    paused = factories.make_workspace(factories.make_user()).instance
+    Instance.objects.filter(pk=paused.pk).update(observed="paused", ready=False)
+    silent = factories.make_workspace(factories.make_user()).instance
+    Instance.objects.filter(pk=silent.pk).update(observed="unknown")
+    _, promised, *_ = dashboard.front_page(staff)["shares"]
+    listed = operator.get(promised.url).context["cl"].result_count
+    assert promised.words.startswith(f"what {listed} containers")
+
+
+def test_what_is_promised_may_be_more_than_there_is_and_what_is_used_may_not(staff: User) -> None:
+    HostFacts.objects.create(name="host", cores=2, memory_mb=1024)
+    for number in range(5):
+        used = factories.make_workspace(factories.make_user()).instance
+        told = {"run": "a", "memory_bytes": number * 48 * 2**20}
+        Instance.objects.filter(pk=used.pk).update(counters=told)
+    asleep = factories.make_workspace(factories.make_user(), status=Status.SLEEPING).instance
+    Instance.objects.filter(pk=asleep.pk).update(counters={"memory_bytes": 2**40})
+    memory, promised, *_ = dashboard.front_page(staff)["shares"]
+    assert (memory.taken, memory.percent, memory.is_short) == (480 / 1024, 47, False)
+    assert (promised.percent, promised.is_short) == (250, False)
+    Instance.objects.filter(pk=used.pk).update(counters={"memory_bytes": 800 * 2**20})
+    memory, *_ = dashboard.front_page(staff)["shares"]
+    assert memory.is_short
+
+
+def test_a_machine_that_has_another_name_now_does_not_count(staff: User) -> None:
+    for name, minutes in (("new", 1), ("old", 11)):
+        at = timezone.now() - timedelta(minutes=minutes)
+        HostFacts.objects.create(
+            name=name, cores=2, memory_mb=2048, disk_mb=1000, disk_free_mb=10 * minutes, at=at
+        )
+    HostFacts.objects.filter(name="new").update(disk_free_mb=900)
+    memory, *_, disk = dashboard.front_page(staff)["shares"]
+    assert (memory.total, disk.percent) == (2, 10)
+    assert "host-disk-low" not in attention.counts()
+
+
 @pytest.mark.django_db
 def test_a_worker_writes_down_what_the_host_has(engine: Engine) -> None:
+    days_ago = timezone.now() - timedelta(days=2)
+    HostFacts.objects.create(name="its old name", cores=2, memory_mb=2048, at=days_ago)
     hosts.look()
     hosts.look()
     facts = HostFacts.objects.get()

@@ -1,11 +1,12 @@
 """A changed plan reaches the workspaces that have it: at once, or a few containers at a time."""
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Desired, Observed, Status
@@ -154,6 +155,22 @@ def test_another_plan_replaces_a_container_only_if_it_must(owner: User, operator
     assert (workspace.instance.memory_mb, workspace.instance.generation) == (2048, 2)
 
 
+def test_many_that_get_another_plan_take_turns(owner: User, operator: User) -> None:
+    """A selection in the admin may hold 200: they would all be down at once."""
+    spaces = many(owner, 12)
+    (asleep,) = many(owner, 1, Status.SLEEPING)
+    (failed,) = many(owner, 1, Status.FAILED)
+    big = Plan.objects.create(name="Big", memory_mb=2048)
+    for workspace in (*spaces, asleep, failed):
+        operations.change_plan(workspace, operator, big)
+    assert Workspace.objects.filter(plan=big).count() == 14
+    at_once = {workspace.slug for workspace in spaces[: plans.AT_ONCE]}
+    assert moved(big) == {*at_once, asleep.slug, failed.slug}
+    come_up(*at_once, failed.slug)
+    plans.follow_all()
+    assert len(moved(big)) == 2 * plans.AT_ONCE + 2
+
+
 def test_progress_costs_the_same_for_ten_and_for_many(owner: User, plan: Plan) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
@@ -196,6 +213,66 @@ def test_the_admin_has_the_others_follow(owner: User, operator: User, plan: Plan
     refused = browser.post(path, {**form, "is_default": "on", "memory_mb": 1})
     assert refused.status_code == 200
     assert deeds.may(operator, "change_plan")
+
+
+def test_the_admin_refuses_what_the_api_does(operator: User, plan: Plan) -> None:
+    browser = Client()
+    browser.force_login(operator)
+    path = f"/admin/workspaces/plan/{plan.pk}/change/"
+    form = {name: getattr(plan, name) for name in plans.LABELS if name != "internet"}
+    form["is_default"] = "on"
+    undefault = browser.post(path, {name: said for name, said in form.items() if said != "on"})
+    assert plans.NO_DEFAULT in undefault.content.decode()
+    assert browser.post(path, {**form, "disk_mb": 0}).status_code == 200
+    assert Plan.objects.get() == plan
+    assert Plan.objects.get().is_default
+    assert Plan.objects.get().disk_mb == plan.disk_mb
+    assert not LogEntry.objects.exists()
+
+    added = browser.post("/admin/workspaces/plan/add/", {**form, "name": "Big", "disk_mb": 5})
+    assert added.status_code == 302
+    big = Plan.objects.get(is_default=True)
+    assert (big.name, big.disk_mb) == ("Big", 5)
+    assert LogEntry.objects.count() == 1
+    changed_too = browser.post(path, {**form, "memory_mb": 1024})
+    assert changed_too.status_code == 302
+    assert Plan.objects.get(is_default=True) == plan
+    verbs = AuditEntry.objects.order_by("id").values_list("verb", flat=True)
+    assert [verb for verb in verbs if "plan" in verb] == ["added_plan", "edited_plan"]
+    assert LogEntry.objects.count() == 2
+
+
+def test_one_that_cannot_follow_keeps_no_other_waiting(
+    owner: User, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(owner, 3)
+    plan = changed(plan, memory_mb=1024)
+    follow = plans.follow
+
+    def fails_at_first(workspace: Workspace) -> None:
+        if workspace.slug == "running-000":
+            raise RuntimeError("whatever nobody thought of")
+        follow(workspace)
+
+    monkeypatch.setattr(plans, "follow", fails_at_first)
+    plans.follow_all()
+    assert moved(plan) == {"running-001", "running-002"}
+
+
+def test_those_that_somebody_wakes_take_no_places(owner: User, plan: Plan) -> None:
+    asleep = many(owner, 6, Status.SLEEPING)
+    waiting = factories.make_workspace(owner, "waiting")
+    plan = changed(plan, memory_mb=1024)
+    plans.follow_all()
+    come_up("waiting")
+    for workspace in asleep:
+        assert lifecycle.wake(workspace.instance_id)
+    before = lifecycle.create(waiting.instance.image)
+    held = {"ready": False, "predecessor": before}
+    Instance.objects.filter(workspace=waiting).update(**held)
+    lagging = [factories.make_workspace(owner, f"lagging-{n}").slug for n in range(plans.AT_ONCE)]
+    plans.follow_all()
+    assert moved(plan) >= set(lagging)
 
 
 # --- members -------------------------------------------------------------------------------------

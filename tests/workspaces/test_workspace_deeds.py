@@ -20,7 +20,7 @@ from tests import factories
 from tests.workspaces import html
 from workspaces import changes, operations, services, sets
 from workspaces.admin.workspace_deeds import DEEDS, MOST
-from workspaces.models import Change, Plan, Release, Step, Workspace
+from workspaces.models import Change, OutgoingMail, Plan, Release, Step, Workspace
 from workspaces.services import Refused
 
 LIST = "/admin/workspaces/workspace/"
@@ -64,6 +64,13 @@ def press(client: Client, workspace: Workspace, deed: str, **said: Any) -> str:
 def put(instance: Instance, **changes: Any) -> None:
     """Write a row as a worker would have left it."""
     Instance.objects.filter(pk=instance.pk).update(**changes)
+
+
+def lost(workspace: Workspace) -> None:
+    """The engine said that its container is gone."""
+    put(workspace.instance, observed=Observed.ABSENT, observed_generation=None, ready=False)
+    told = {"instance": workspace.instance, "history": workspace.instance.history}
+    InstanceEvent.objects.create(kind="lost", failed=True, generation=1, **told)
 
 
 def fresh(workspace: Workspace) -> Workspace:
@@ -181,8 +188,7 @@ STUCK = [
           lambda w: w.instance.generation == 2),
     Stuck("it was deleted by mistake", lambda w: None, "restore",
           lambda w: w.deleted_at is None, Status.DELETING),
-    Stuck("its container is gone for good",
-          lambda w: put(w.instance, observed=Observed.ABSENT), "forget",
+    Stuck("its container is gone for good", lost, "forget",
           lambda w: w.instance.purged_at is not None and w.purged_at is not None,
           Status.FAILED, {"sure": "on"}),
 ]  # fmt: skip
@@ -244,10 +250,46 @@ def test_what_may_be_there_is_not_forgotten(
     assert fresh(workspace).purged_at is None
 
 
+def never_asked(workspace: Workspace) -> None:
+    """Its row is new: it says absent, and the engine said nothing."""
+    put(workspace.instance, observed=Observed.ABSENT, observed_generation=None, ready=False)
+
+
+def at_work(workspace: Workspace) -> None:
+    """It is gone, and a worker is about to make it anew."""
+    lost(workspace)
+    assert leases.claim(workspace.instance_id)
+
+
+def after_another(workspace: Workspace) -> None:
+    """It is not made while the one before it is there, whose data it takes over."""
+    lost(workspace)
+    put(workspace.instance, predecessor=lifecycle.create(workspace.instance.image))
+
+
+@pytest.mark.parametrize("make", [never_asked, at_work, after_another])
+def test_what_may_yet_come_is_not_forgotten(
+    workspace: Workspace, staff: User, operator: Client, make: Callable[[Workspace], None]
+) -> None:
+    make(workspace)
+    assert "forget" not in buttons(operator, workspace)
+    with pytest.raises(Refused):
+        operations.forget(workspace, staff)
+    assert fresh(workspace).purged_at is None
+
+
+def test_owners_are_told_of_what_is_forgotten(workspace: Workspace, staff: User) -> None:
+    lost(workspace)
+    operations.forget(workspace, staff)
+    mail = OutgoingMail.objects.get()
+    assert mail.kind == "forgotten"
+    assert "is lost" in mail.subject
+
+
 def test_forgetting_asks_twice_and_says_what_becomes_of_the_data(
     workspace: Workspace, operator: Client
 ) -> None:
-    put(workspace.instance, observed=Observed.ABSENT, ready=False)
+    lost(workspace)
     address = f"{LIST}{workspace.pk}/forget/"
     asked = operator.get(address).content.decode()
     assert "data volume" in asked
@@ -398,3 +440,21 @@ def test_settings_say_when_a_worker_hangs(workspace: Workspace) -> None:
     assert seconds > 0
     factories.add_event(workspace.instance, "start")
     assert not operations.hangs(fresh(workspace).instance)
+
+
+# --- disks ---------------------------------------------------------------------------------------
+
+
+def test_full_disks_are_found_and_a_page_tells_how_full_its_own_is(
+    operator: Client, workspace: Workspace
+) -> None:
+    other = factories.make_workspace(factories.make_user(), "roomy")
+    assert "not measured yet" in operator.get(page_of(workspace)).content.decode()
+    told = {"disk_mb": 100, "disk_bytes": 100 * 2**20, "disk_measured_at": timezone.now()}
+    put(workspace.instance, disk_level="full", **told)
+    page = operator.get(page_of(workspace)).content.decode()
+    assert "100.0 of 100 MiB (100 %)" in page
+    assert f"/admin/accounts/auditentry/?q={workspace.pk}" in page
+    listed = operator.get(f"{LIST}?disk=full").content.decode()
+    assert str(workspace.pk) in listed
+    assert str(other.pk) not in listed

@@ -11,6 +11,7 @@ from django import forms
 from django.contrib.admin.widgets import AdminTextInputWidget
 
 from accounts.models import User
+from deploy import lifecycle
 from deploy.states import Desired, Status, StopReason
 from workspaces import changes, deeds, operations, services
 from workspaces.models import Plan, Release, Workspace
@@ -219,7 +220,7 @@ DEEDS: Mapping[str, Deed] = {
             "forget",
             "Forget",
             "forget_workspaces",
-            lambda workspace: operations.may_forget(workspace.instance),
+            lambda workspace: lifecycle.may_forget(workspace.instance),
             _simple(operations.forget, "is forgotten; its volume, if any, is an orphan now"),
             form=ForgetForm,
             intro=(

@@ -28,8 +28,8 @@ from deploy import logs
 from deploy.admin import ReadOnlyAdmin
 from deploy.finding import having_status
 from deploy.models import Instance, LogTail
-from deploy.states import Desired, Status
-from workspaces import attention, changes, events, history, operations
+from deploy.states import MEBIBYTE, Desired, DiskLevel, Status
+from workspaces import attention, changes, deeds, events, history, operations, usage
 from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
 from workspaces.admin.filters import ChoiceFilter
 from workspaces.admin.workspace_deeds import DEEDS, MOST, Deed, Outcome, do
@@ -68,6 +68,17 @@ class StatusFilter(ChoiceFilter):
     choices_by_value = {
         status.value: (status.value, having_status(status, prefix="instance__"))
         for status in Status
+    }
+
+
+class DiskFilter(ChoiceFilter):
+    """How full its disk is."""
+
+    title = "disk"
+    parameter_name = "disk"
+    choices_by_value = {
+        "full": ("full: read-only", Q(instance__disk_level=DiskLevel.FULL)),
+        "nearly": ("nearly full", Q(instance__disk_level=DiskLevel.NEARLY_FULL)),
     }
 
 
@@ -160,6 +171,7 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         StatusFilter,
         StateFilter,
         UsedFilter,
+        DiskFilter,
         "plan",
         "release",
         PluginFilter,
@@ -318,6 +330,8 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
             "troubles": attention.of_workspace(workspace),
             "sides": _sides(instance),
             "container": _container(instance),
+            "use": _use(workspace),
+            "may_see_audit": deeds.may(who, "see_audit"),
             "now": timezone.now(),
             "may_read_log": who.has_perm(READ_LOG),
             "tail": _log_for(who, workspace) if request.GET.get("log") == "now" else None,
@@ -400,6 +414,23 @@ def _container(instance: Instance) -> list[tuple[str, Any]]:
         ("Next attempt", _when(instance.next_attempt_at, "when something changes")),
         ("Worker's lease until", _when(instance.lease_expires_at, "nobody is at it")),
         ("Waits for", instance.predecessor if _waits(instance) else "nothing"),
+    ]
+
+
+def _use(workspace: Workspace) -> list[tuple[str, str]]:
+    """Return how full its disk is, and what it used lately, by its own word."""
+    disk, span = usage.Disk.of(workspace.instance), usage.SPANS[usage.USUAL_SPAN]
+    found = usage.hours_of(workspace, span.hours)
+    limit = f"of {disk.limit / MEBIBYTE:,.0f} MiB"
+    held = "not measured yet" if disk.used is None else f"{disk.used / MEBIBYTE:,.1f} {limit}"
+    seen = f" ({disk.percent} %), as of {_when(disk.measured_at)}" if disk.measured_at else ""
+    peak = max((hour.memory_peak / MEBIBYTE for hour in found), default=0)
+    return [
+        ("Disk", held + seen),
+        ("Memory at most", f"{peak:,.0f} MiB"),
+        ("CPU", f"{sum(hour.cpu_seconds for hour in found):,.0f} s"),
+        ("Requests", f"{sum(hour.requests for hour in found):,}"),
+        ("Awake", f"{sum(hour.awake_seconds for hour in found) / 3600:,.1f} h"),
     ]
 
 

@@ -80,7 +80,7 @@ def _member(caller: Caller, workspace: Workspace, user_id: int) -> MemberOut:
     auth=Needs(Scope.MEMBERS),
     operation_id="change_role",
     summary="Change a member's role",
-    openapi_extra=may_refuse("not_found", "role_too_low", "last_owner", "deleted"),
+    openapi_extra=may_refuse("not_found", "role_too_low", "last_owner", "quota_reached", "deleted"),
 )
 def change_role(
     request: HttpRequest, slug: SLUG, user_id: UserId, payload: MemberChanges
@@ -115,7 +115,9 @@ def remove_member(request: HttpRequest, slug: SLUG, user_id: UserId) -> Answer[N
     auth=Needs(Scope.MEMBERS),
     operation_id="transfer_ownership",
     summary="Hand a workspace over",
-    openapi_extra=may_refuse("not_found", "role_too_low", "refused", "deleted", once=True),
+    openapi_extra=may_refuse(
+        "not_found", "role_too_low", "refused", "quota_reached", "deleted", once=True
+    ),
 )
 def transfer_ownership(request: HttpRequest, slug: SLUG, user_id: UserId) -> MemberOut:
     """Make another member an owner and the token's user, who must be one, an editor: in one step.

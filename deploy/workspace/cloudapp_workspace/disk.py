@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ MOST_PAGES = 0xFFFFFFFE
 # A write-ahead log keeps the size that it once needed, unless it is told.
 LOG_BYTES = 4 << 20
 UNFINISHED = ".tmp"
+_OPEN_FILES = Path("/proc/self/fd")
 
 
 class Disk:
@@ -41,7 +43,8 @@ class Disk:
         self._now = now
         self._measured_at: float | None = None
         self._kept = 0
-        # What requests have sent so far that are not finished: their files have no name to find.
+        self._unfinished = 0
+        # What requests that are not over have sent so far, be it written yet or not.
         self.coming = 0
         self._open: dict[Path, sqlite3.Connection] = {}
         # None until the control plane says it, which it does before it lets anybody in.
@@ -53,14 +56,20 @@ class Disk:
         return self._kept
 
     def room(self, *, fresh: bool = False) -> int | None:
-        """How much more may come, now that others upload too; None: as much as you like."""
+        """How much more may come, now that others upload too; None: as much as you like.
+
+        What requests have sent lies in unfinished files soon. Those of imports stay for longer.
+        """
         self._measure(fresh)
-        return None if self.limit is None else self.limit - self._kept - self.coming
+        if self.limit is None:
+            return None
+        return self.limit - self._kept - max(self._unfinished, self.coming)
 
     @property
     def full(self) -> bool:
         """Whether nothing more may come."""
-        return self.limit is not None and self.used() >= self.limit
+        self._measure(fresh=False)
+        return self.limit is not None and self._kept + self._unfinished >= self.limit
 
     @property
     def nearly_full(self) -> bool:
@@ -72,6 +81,7 @@ class Disk:
         if not fresh and self._measured_at is not None and now - self._measured_at < FRESH_SECONDS:
             return
         self._kept = _size(self._data, leave_out=UNFINISHED)
+        self._unfinished = _unfinished(self._data / UNFINISHED)
         self._measured_at = now
 
     def forget(self) -> None:
@@ -145,15 +155,43 @@ class Disk:
 def _size(directory: Path, leave_out: str = "") -> int:
     """Bytes on the disk of everything below; what goes away meanwhile does not count."""
     total = 0
+    for entry in _entries(directory):
+        if entry.name == leave_out:
+            continue
+        with suppress(FileNotFoundError):
+            if entry.is_dir(follow_symlinks=False):
+                total += _size(Path(entry.path))
+            else:
+                total += _bytes(entry.stat(follow_symlinks=False))
+    return total
+
+
+def _unfinished(directory: Path) -> int:
+    """Bytes on the disk of uploads: of files that have a name, and of those we only hold open.
+
+    An import holds such a one long after its request is over.
+    """
+    found: dict[int, int] = {}
+    for entry in _entries(directory):
+        with suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            found[status.st_ino] = _bytes(status)
+    for entry in _entries(_OPEN_FILES):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(entry.path).startswith(f"{directory}/"):
+                status = os.stat(entry.path)
+                found[status.st_ino] = _bytes(status)
+    return sum(found.values())
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    """What a directory holds; nothing where there is none."""
     try:
         with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name == leave_out:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    total += _size(Path(entry.path))
-                else:
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+            return list(entries)
     except FileNotFoundError:
-        pass
-    return total
+        return []
+
+
+def _bytes(status: os.stat_result) -> int:
+    return status.st_blocks * 512

@@ -102,6 +102,16 @@ def test_no_mail_server_is_tried_again_ever_later(
     assert len(mail_server.received) == 1
 
 
+def test_a_mail_server_that_the_settings_name_wrongly_is_tried_again(
+    workspace: Workspace, settings: Settings
+) -> None:
+    settings.EMAIL_BACKEND = "no.such.Backend"
+    write(workspace)
+    send_all()
+    assert (only().state, only().attempts) == (State.PENDING, 1)
+    assert only().error.startswith("The mail server could not be reached")
+
+
 def test_it_is_given_up_in_the_end(workspace: Workspace, settings: Settings) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1

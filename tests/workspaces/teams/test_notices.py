@@ -1,14 +1,17 @@
 """What owners are told by mail: each once, and only they."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from accounts.models import Profile, User
 from deploy import lifecycle
 from deploy.models import Instance
 from deploy.probe import Usage
-from deploy.states import Observed, Status
+from deploy.states import Desired, Observed, Status
 from tests import factories
+from tests.deploy.boxes import wait_for
 from tests.workspaces.teams.support import body_of
 from workspaces import operations, services
 from workspaces.models import Activity, OutgoingMail, Role, Workspace
@@ -193,3 +196,50 @@ def test_a_disk_is_told_of_once_however_often_it_is_measured(workspace: Workspac
     assert [kind for kind, _ in told()] == ["disk_full", "disk_nearly_full"]
     nearly = OutgoingMail.objects.get(kind="disk_nearly_full")
     assert nearly.subject == "The disk of “Trees” is 81 % full"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_mail_about_a_disk_and_a_deed_do_not_wait_for_each_other(
+    workspace: Workspace, owner: User
+) -> None:
+    """Who measures holds the instance and writes a mail about the workspace; who does something
+    holds the workspace and waits for the instance.
+    """
+
+    def stop() -> None:
+        services.stop(workspace, owner)
+        connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            instance = Instance.objects.select_for_update(no_key=True).get()
+            deed = pool.submit(stop)
+            wait_for(somebody_waits, "the deed to hold the workspace and wait for the instance")
+            fill(instance, 100)
+        deed.result(timeout=60)
+    assert told() == [("disk_full", "ada@example.org")]
+    workspace.instance.refresh_from_db()
+    assert workspace.instance.desired == Desired.STOPPED
+
+
+def somebody_waits() -> bool:
+    """Whether one in this database waits for a lock of another."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        (count,) = cursor.fetchone()
+    return bool(count)
+
+
+def test_a_deletion_that_is_undone_before_its_mail_went_out_is_not_told(
+    workspace: Workspace, owner: User
+) -> None:
+    services.delete(workspace, owner)
+    services.undelete(workspace, owner)
+    mail = OutgoingMail.objects.get()
+    assert (mail.state, mail.body) == (OutgoingMail.State.FAILED, "")
+    assert "undone" in mail.error
+    services.delete(workspace, owner)
+    assert OutgoingMail.objects.filter(state=OutgoingMail.State.PENDING).count() == 1
