@@ -100,14 +100,14 @@ def test_inviting_and_changing_a_role(visit: Visit, ada: User) -> None:
     keys.type("Email address", "grace@example.org")
     page.keyboard.press("Tab")
     page.keyboard.press("e")  # the choice that begins with it: editor
-    keys.press("button", "Invite")
+    keys.press("button", "Send invitation")
     invitation = Invitation.objects.get()
     assert (invitation.email, invitation.role) == ("grace@example.org", "editor")
 
     grace = factories.make_user("grace@example.org", name="Grace")
     other = visit(grace)
     other.goto("/workspaces/")
-    Keyboard(other).press("button", "Accept")
+    Keyboard(other).press("button", "Accept the invitation to Trees")
     assert Member.objects.get(user=grace).role == "editor"
 
     page.reload()

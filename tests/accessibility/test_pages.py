@@ -132,7 +132,7 @@ GOOGLE_ONLY = addresses(
     below="/account/",
 )
 # As an operator; the admin's own addresses come to these.
-OPERATOR = addresses("/workspaces/", "/account/", "/account/tokens/", "/admin/")
+OPERATOR = addresses("/workspaces/", "/account/tokens/")
 TABLES = {
     "signed out": (None, SIGNED_OUT),
     "owner": ("ada", OWNER),
