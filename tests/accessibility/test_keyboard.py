@@ -169,7 +169,7 @@ def test_an_operator_suspends_and_resumes(visit: Visit, world: World) -> None:
     expect(page.get_by_role("link", name="Skip to main content")).to_be_focused()
     keys.type("Find", "trees")
     keys.leave()
-    keys.go_to(page.locator("#result_list a").first)
+    keys.go_to(page.locator("#result_list tbody a").first)
     keys.leave()
     keys.press("link", "Suspend…")
     keys.to("textbox", "Reason:")
