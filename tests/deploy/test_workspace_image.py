@@ -13,10 +13,12 @@ from typing import Any
 import docker
 import httpx
 import pytest
+from playwright.sync_api import Page, Route
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 
 from deploy.images import DEFAULT_RELEASE, DIGEST_LABEL
+from tests.accessibility.axe import Findings
 from tests.deploy.workspace_support import (
     ALPHA,
     START_SECONDS,
@@ -279,6 +281,27 @@ def test_the_home_page_of_an_empty_workspace(workspace_shared: Workspace) -> Non
         page = client.get("/").text
         assert "/-/upload-csvs" not in page
         assert "Nothing here yet" in page
+
+
+@only_stable
+def test_axe_finds_nothing_wrong_with_our_pages_in_it(
+    workspace_shared: Workspace, page: Page
+) -> None:
+    findings = Findings()
+    for role in ("owner", "viewer"):
+        with workspace_shared.as_role(role, Accept="text/html") as client:
+
+            def answer(route: Route, client: httpx.Client = client) -> None:
+                got = client.get(route.request.url)
+                kind = got.headers.get("content-type", "")
+                route.fulfill(status=got.status_code, body=got.content, content_type=kind)
+
+            page.route("**/*", answer)
+            for path in ("/", "/-/space", "/-/upload-dbs"):
+                page.goto(f"http://birds.test{path}")
+                findings.look_at(page, f"{path} ({role})")
+            page.unroute("**/*")
+    assert not findings.found, f"\n{findings}"
 
 
 # What Datasette calls it, and where: nothing for the whole instance, else database and table.
