@@ -12,8 +12,9 @@ from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.password_validation import validate_password
+from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Prefetch, QuerySet
@@ -23,25 +24,25 @@ from django.utils import timezone
 
 from accounts import api_tokens, audit, audit_log
 from accounts.addresses import is_taken, release_claims
-from accounts.forms import ResetPasswordForm
+from accounts.forms import LinkForm
 from accounts.models import ApiToken, AuditEntry, Profile, User, UserQuerySet
 from accounts.sessions import end_sessions
 
-# Keys of second factors and provider tokens are nobody's to read, and Google is set up in the
-# settings: a second application here would break signing in. Sessions are on the user's page.
-for model in (SocialApp, SocialToken, Authenticator, UserSession):
+# By what people sign in, operators do not write: whoever could add an address or a Google account
+# to a person could be that person. Keys of second factors and provider tokens are nobody's to read,
+# and Google is set up in the settings. What there is to see is on the user's page.
+for model in (EmailAddress, SocialAccount, SocialApp, SocialToken, Authenticator, UserSession):
     admin.site.unregister(model)
+# Whoever may change a group that they are in gives themselves what they like.
+admin.site.unregister(Group)
 
 
 class AddUserForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Make a user with an address, so that they can sign in."""
+    """Make a user with an address. They choose the password, and verify the address, themselves."""
 
-    email = forms.EmailField(help_text="Counts as verified: make sure that it is theirs.")
-    password = forms.CharField(
-        required=False,
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        help_text="Leave it empty and send a reset link: then only they know it.",
+    email = forms.EmailField(
+        help_text="They are mailed a link to choose a password. When they sign in for the first "
+        "time, they confirm the address."
     )
 
     class Meta:
@@ -55,17 +56,10 @@ class AddUserForm(forms.ModelForm):  # type: ignore[type-arg]
             raise forms.ValidationError("Somebody has this address already.")
         return email
 
-    def clean_password(self) -> str:
-        """Empty, or strong enough."""
-        password: str = self.cleaned_data["password"]
-        if password:
-            validate_password(password)
-        return password
-
     def save(self, commit: bool = True) -> User:
         """Return the user; the address follows in UserAdmin.save_related."""
         user: User = super().save(commit=False)
-        user.set_password(self.cleaned_data["password"] or None)
+        user.set_password(None)
         if commit:
             user.save()
         return user
@@ -83,11 +77,6 @@ class ProfileInline(admin.StackedInline):  # type: ignore[type-arg]
     model = Profile
 
 
-class EmailAddressInline(admin.TabularInline):  # type: ignore[type-arg]
-    model = EmailAddress
-    extra = 0
-
-
 class _ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
     extra = 0
     can_delete = False
@@ -97,6 +86,14 @@ class _ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class EmailAddressInline(_ReadOnlyInline):
+    """Addresses can be taken from somebody, never given: they give their own, and verify them."""
+
+    model = EmailAddress
+    can_delete = True
+    fields = readonly_fields = ("email", "verified", "primary")
 
 
 class GoogleInline(_ReadOnlyInline):
@@ -177,7 +174,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
             {"fields": ("is_staff", "is_superuser", "groups", "user_permissions")},
         ),
     )
-    add_fieldsets = ((None, {"fields": ("email", "password", "is_staff")}),)
+    add_fieldsets = ((None, {"fields": ("email", "is_staff")}),)
     form = ChangeUserForm
     add_form = AddUserForm
     inlines = (
@@ -246,7 +243,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
                 audit.note(operator(request), given if now else taken, obj)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Give a new user their address."""
+        """Give a new user their address, and mail them the way in."""
         before = _permissions_of(form.instance)
         super().save_related(request, form, formsets, change)
         if change and (now := _permissions_of(form.instance)) != before:
@@ -254,8 +251,18 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         if not change:
             email = form.cleaned_data["email"]
             release_claims(email)
-            EmailAddress.objects.create(
-                user=form.instance, email=email, verified=True, primary=True
+            EmailAddress.objects.create(user=form.instance, email=email, primary=True)
+            self._mail_link(request, form.instance)
+
+    def _mail_link(self, request: HttpRequest, user: User) -> None:
+        form = LinkForm({"email": user.email})
+        if form.is_valid() and form.users:
+            form.save(request)
+            audit.note(operator(request), "mailed_reset_link", user)
+            self.message_user(request, f"Mailed a link to {user.email}.")
+        else:
+            self.message_user(
+                request, f"{user}: not active, or without verified address.", messages.WARNING
             )
 
     def _theirs(self, request: HttpRequest, users: QuerySet[User]) -> list[User]:
@@ -288,15 +295,7 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     @admin.action(description="Mail a link to choose a new password", permissions=["change"])
     def send_reset_link(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         for user in self._theirs(request, queryset):
-            form = ResetPasswordForm({"email": user.email})
-            if form.is_valid() and form.users:
-                form.save(request)
-                audit.note(operator(request), "mailed_reset_link", user)
-                self.message_user(request, f"Mailed a link to {user.email}.")
-            else:
-                self.message_user(
-                    request, f"{user}: not active, or without verified address.", messages.WARNING
-                )
+            self._mail_link(request, user)
 
     @admin.action(description="Sign out everywhere", permissions=["change"])
     def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
@@ -327,6 +326,20 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
                 end_sessions(user, keep=request.session.session_key)
                 audit.note(operator(request), "removed_second_factors", user)
         self.message_user(request, f"Second factors removed: {len(users)} people.")
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin):
+    """What groups of operators may do: for those to say who may do everything."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return bool(request.user.is_superuser)
 
 
 @admin.register(AuditEntry)

@@ -55,8 +55,9 @@ WORDS: dict[Scope, str] = {
     Scope.LIFECYCLE: "Create, change, start, stop and delete workspaces; webhooks",
     Scope.PLUGINS: "Change which plugins a workspace has",
     Scope.SECRETS: "Set and remove secrets (their values can never be read)",
-    Scope.MEMBERS: "Change who belongs to a workspace",
-    Scope.DATA: "Change the data inside a workspace, as far as your role allows",
+    Scope.MEMBERS: "Change who belongs to a workspace, and make others its owners",
+    Scope.DATA: "Change the data inside a workspace, as far as your role allows; "
+    "with lifecycle, also who may read it",
     Scope.OPERATOR: "For operators: everything across all customers",
 }
 

@@ -18,9 +18,11 @@ from django.utils import timezone
 from accounts import origin
 from accounts.models import AuditEntry, User
 
-# Failed sign-ins that are written down in a minute, from everywhere. Strangers cause them, and
+# Failed sign-ins that are written down in a minute: from everywhere, and of one address on the net
+# or for one person, so that nobody uses all of them up to hide behind. Strangers cause them, and
 # nothing can be removed again.
 MAX_FAILED = 100
+MAX_FAILED_OF_ONE = 10
 _OF_ADMIN = {ADDITION: "admin_added", CHANGE: "admin_changed", DELETION: "admin_removed"}
 
 
@@ -73,11 +75,18 @@ def _workspace_of(thing: Model | None) -> UUID | None:
 
 
 def note_failed_sign_in(email: str) -> None:
-    """Write down that somebody gave a wrong password, unless too many did just now."""
-    lately = timezone.now() - timedelta(minutes=1)
-    failed = AuditEntry.objects.filter(verb="sign_in_failed", at__gt=lately)
-    if failed[:MAX_FAILED].count() < MAX_FAILED:
-        note(None, "sign_in_failed", label=email)
+    """Write down that somebody gave a wrong password; of too many, that some are left out."""
+    lately = AuditEntry.objects.filter(at__gt=timezone.now() - timedelta(minutes=1))
+    failed = list(lately.filter(verb="sign_in_failed").values_list("address", "label"))
+    came, label = origin.current().address, email[:200]
+    same = max(
+        sum(bool(came) and address == came for address, _ in failed),
+        sum(bool(label) and known == label for _, known in failed),
+    )
+    if len(failed) < MAX_FAILED and same < MAX_FAILED_OF_ONE:
+        note(None, "sign_in_failed", label=label)
+    elif not lately.filter(verb="sign_in_failures_left_out").exists():
+        note(None, "sign_in_failures_left_out", label=label)
 
 
 # --- Django's admin ------------------------------------------------------------------------------

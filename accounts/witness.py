@@ -30,6 +30,15 @@ from django.http import HttpRequest
 from accounts import audit
 from accounts.models import User
 
+
+def _actor(request: HttpRequest | None, user: User) -> User:
+    """Return who did it: whoever is signed in, else the user whom it is about."""
+    asking = getattr(request, "user", None)
+    if isinstance(asking, User) and asking.pk != user.pk:
+        return asking
+    return user
+
+
 # --- signing in and out --------------------------------------------------------------------------
 
 
@@ -52,8 +61,8 @@ def sign_in_failed(credentials: dict[str, Any], **kwargs: Any) -> None:
 
 
 @receiver(authentication_failed)
-def second_factor_failed(user: User, **kwargs: Any) -> None:
-    audit.note(user, "second_factor_failed", user)
+def second_factor_failed(request: HttpRequest, user: User, **kwargs: Any) -> None:
+    audit.note(_actor(request, user), "second_factor_failed", user)
 
 
 @receiver(user_signed_up)
@@ -65,11 +74,13 @@ def signed_up(user: User, **kwargs: Any) -> None:
 
 
 def _hear(signal: Signal, verb: str) -> None:
-    """Have an entry, of the user about themselves, for each time that a signal is sent."""
+    """Have an entry about the user for each time that a signal is sent."""
 
-    def heard(user: User, authenticator: Authenticator | None = None, **kwargs: Any) -> None:
+    def heard(
+        request: HttpRequest, user: User, authenticator: Authenticator | None = None, **kwargs: Any
+    ) -> None:
         kind = {"type": str(authenticator.type)} if authenticator else {}
-        audit.note(user, verb, user, detail=kind)
+        audit.note(_actor(request, user), verb, user, detail=kind)
 
     signal.connect(heard, weak=False, dispatch_uid=f"audit: {verb}")
 
@@ -86,37 +97,44 @@ _hear(authenticator_reset, "renewed_second_factor")
 
 
 @receiver(email_added)
-def added_email(user: User, email_address: EmailAddress, **kwargs: Any) -> None:
-    audit.note(user, "added_email", email_address, label=email_address.email)
+def added_email(
+    request: HttpRequest, user: User, email_address: EmailAddress, **kwargs: Any
+) -> None:
+    audit.note(_actor(request, user), "added_email", email_address, label=email_address.email)
 
 
 @receiver(email_removed)
-def removed_email(user: User, email_address: EmailAddress, **kwargs: Any) -> None:
-    audit.note(user, "removed_email", email_address, label=email_address.email)
+def removed_email(
+    request: HttpRequest, user: User, email_address: EmailAddress, **kwargs: Any
+) -> None:
+    audit.note(_actor(request, user), "removed_email", email_address, label=email_address.email)
 
 
 @receiver(email_confirmed)
-def verified_email(email_address: EmailAddress, **kwargs: Any) -> None:
+def verified_email(request: HttpRequest, email_address: EmailAddress, **kwargs: Any) -> None:
     user = User.objects.get(pk=email_address.user_id)
-    audit.note(user, "verified_email", email_address, label=email_address.email)
+    audit.note(_actor(request, user), "verified_email", email_address, label=email_address.email)
 
 
 @receiver(email_changed)
-def changed_primary_email(user: User, to_email_address: EmailAddress, **kwargs: Any) -> None:
-    audit.note(user, "changed_primary_email", to_email_address, label=to_email_address.email)
+def changed_primary_email(
+    request: HttpRequest, user: User, to_email_address: EmailAddress, **kwargs: Any
+) -> None:
+    actor, label = _actor(request, user), to_email_address.email
+    audit.note(actor, "changed_primary_email", to_email_address, label=label)
 
 
 @receiver(social_account_added)
-def connected_google(sociallogin: SocialLogin, **kwargs: Any) -> None:
+def connected_google(request: HttpRequest, sociallogin: SocialLogin, **kwargs: Any) -> None:
     account = sociallogin.account
-    user = User.objects.get(pk=account.user_id)
-    audit.note(user, "connected_google", account, label=_address_of(account))
+    actor = _actor(request, User.objects.get(pk=account.user_id))
+    audit.note(actor, "connected_google", account, label=_address_of(account))
 
 
 @receiver(social_account_removed)
-def disconnected_google(socialaccount: SocialAccount, **kwargs: Any) -> None:
-    user = User.objects.get(pk=socialaccount.user_id)
-    audit.note(user, "disconnected_google", socialaccount, label=_address_of(socialaccount))
+def disconnected_google(request: HttpRequest, socialaccount: SocialAccount, **kwargs: Any) -> None:
+    actor = _actor(request, User.objects.get(pk=socialaccount.user_id))
+    audit.note(actor, "disconnected_google", socialaccount, label=_address_of(socialaccount))
 
 
 def _address_of(account: SocialAccount) -> str:

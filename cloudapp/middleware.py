@@ -43,8 +43,10 @@ class RequestMiddleware:
     def process_view(
         self, request: HttpRequest, view: object, args: object, kwargs: dict[str, object]
     ) -> None:
-        """Note which workspace it is about."""
-        if slug := kwargs.get("slug") or request.headers.get("X-Cloudapp-Slug"):
+        """Note which workspace it is about; the router says it where the address does not."""
+        by_router = request.path.startswith("/_gateway/")
+        said = request.headers.get("X-Cloudapp-Slug") if by_router else None
+        if slug := kwargs.get("slug") or said:
             trace.add(workspace=str(slug))
 
 

@@ -79,6 +79,18 @@ def test_a_request_has_one_line_without_its_query(
 
 
 @pytest.mark.django_db
+def test_which_workspace_it_is_about_says_no_client(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr(trace, "add", lambda **fields: noted.append(fields["workspace"]))
+    client.get("/account/login/", headers={"X-Cloudapp-Slug": "somebody-elses"})
+    assert noted == []
+    client.get("/_gateway/authorize", headers={"X-Cloudapp-Slug": "trees"})
+    assert noted == ["trees"]
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("given", ["", "short", "x" * 65, "with space", "a\tb" * 5])
 def test_what_is_no_id_gets_one(client: Client, given: str) -> None:
     answered = client.get("/healthz", headers={"X-Request-ID": given})["X-Request-ID"]

@@ -25,6 +25,7 @@ WORDS: Mapping[str, str] = {
     "revoked_token": "revoked an API token for it:",
     "signed_in_at_workspace": "signed in at its address",
     "read_log": "read its log",
+    "used_invitation": "used up an invitation, as a member already:",
     "granted": "allowed it the plugin",
     "took_grant_back": "took back the plugin",
     "tried_release": "moved it to the release",
@@ -33,7 +34,14 @@ WORDS: Mapping[str, str] = {
     "admin_removed": "removed in the admin:",
 }
 # What these leave open is what the thing was called.
-_NAMED = ("made_token", "revoked_token", "granted", "took_grant_back", "tried_release")
+_NAMED = (
+    "made_token",
+    "revoked_token",
+    "used_invitation",
+    "granted",
+    "took_grant_back",
+    "tried_release",
+)
 _OF_ADMIN = ("admin_added", "admin_changed", "admin_removed")
 _VIA = {"session": "in a browser", "token": "with the API token", "command": "at a shell"}
 

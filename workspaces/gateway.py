@@ -31,6 +31,7 @@ from accounts.models import ApiToken, User
 from deploy import lifecycle, notify, tokens
 from deploy.models import Instance
 from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Status, StopReason
+from workspaces import support
 from workspaces.breaker import database_breaker
 from workspaces.handoff_tokens import digest
 from workspaces.models import Member, Role, Visibility, Workspace, WorkspaceSession
@@ -163,7 +164,7 @@ def find_session(slug: str, token: str) -> WorkspaceSession | None:
     """Return the workspace session of this token if it is good; None otherwise. One query.
 
     It carries three more attributes: `role` (None for somebody who is no member any more), `email`,
-    and `supports`: whether this is an operator, and an owner lets those look at the data now.
+    and `supports`: whether an operator came in to look at the data, and an owner lets them now.
     """
     now = timezone.now()
     cloud_session = Session.objects.filter(session_key=OuterRef("session_key"), expire_date__gt=now)
@@ -180,7 +181,7 @@ def find_session(slug: str, token: str) -> WorkspaceSession | None:
         .annotate(
             role=Subquery(member.values("role")[:1]),
             email=primary_email(),
-            supports=Q(user__is_staff=True, workspace__support_until__gt=now),
+            supports=Q(for_support=True, workspace__support_until__gt=now),
         )
         .select_related("workspace__instance", "user__profile")
     )
@@ -254,7 +255,7 @@ def _decide_by_session(slug: str, session_token: str) -> Decision:
         return _decide_for_visitor(slug, Verdict.SIGN_IN)
     role: str | None = getattr(session, "role", None)
     name = _name(session.user, getattr(session, "email", None))
-    if role is None and getattr(session, "supports", False):
+    if role is None and getattr(session, "supports", False) and support.may_look(session.user):
         role, name = Role.VIEWER.value, f"{name} (operator)"
     if role is None:
         return _decide_for_visitor(slug, Verdict.NOT_FOUND)

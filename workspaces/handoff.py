@@ -192,7 +192,9 @@ def _open_session(code: SignInCode) -> str | None:
     if cloud_session is None or not code.user.is_active:
         return None
     auth_hash, ends = cloud_session
-    if not Member.objects.filter(workspace=code.workspace, user=code.user).exists():
+    members = Member.objects.filter(workspace=code.workspace)
+    for_support = not members.filter(user=code.user).exists()
+    if for_support:
         workspace = support.find(code.user, code.workspace.slug)
         if workspace is None or workspace.support_until is None:
             return None
@@ -205,6 +207,7 @@ def _open_session(code: SignInCode) -> str | None:
         user=code.user,
         session_key=code.session_key,
         auth_hash=auth_hash,
+        for_support=for_support,
         expires_at=min(ends, timezone.now() + timedelta(seconds=SESSION_SECONDS)),
     )
     audit.note(code.user, "signed_in_at_workspace", code.workspace, workspace=code.workspace_id)

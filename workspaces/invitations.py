@@ -1,8 +1,9 @@
 """Ask somebody into a workspace by email. Pages and the REST API call these and nothing else.
 
-Who has the link may look, but only who has verified the address may accept: a forwarded mail opens
-nothing. What was sent stays good when the one who sent it loses the role or leaves, for it is the
-workspace that invites; its owners see it in their list and can withdraw it.
+Only owners invite, operators do not: they would let themselves in. Who has the link may look, but
+only who has verified the address may accept: a forwarded mail opens nothing. What was sent stays
+good when the one who sent it loses the role or leaves, for it is the workspace that invites; its
+owners see it in their list and can withdraw it.
 """
 
 from dataclasses import dataclass
@@ -13,21 +14,23 @@ from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from accounts import audit
 from accounts.models import User
 from workspaces import activity, mailing, members
 from workspaces.handoff_tokens import digest, new_token
 from workspaces.models import Invitation, Member, OutgoingMail, Role, Workspace
-from workspaces.services import Refused, TooOften, changing
+from workspaces.services import Refused, TooOften, changing, demand_owner
 
 KIND = "invitation"
 MAX_EMAIL = 254
 # Whoever sends them, and from wherever: nobody is bothered more often in a day.
 TO_ONE_ADDRESS_PER_DAY = 5
 KEPT = timedelta(days=30)
+ONLY_OWNERS = "Only an owner invites people."
 
 ROLE_WORDS = {
     Role.VIEWER: "you can read everything",
@@ -59,8 +62,9 @@ def invite(workspace: Workspace, by: User, email: str, role: Role) -> Invitation
     """Invite an address, and have the link mailed to it. Raises Refused."""
     email = _checked(email)
     with transaction.atomic():
-        _hold(by)
+        _hold(by, email)
         with changing(workspace, by, "change_members") as current:
+            demand_owner(current, by, ONLY_OWNERS)
             _refuse_members(current, email)
             _refuse_second(current, email)
             _hold_to_limits(current, by, email)
@@ -76,15 +80,17 @@ def invite(workspace: Workspace, by: User, email: str, role: Role) -> Invitation
                 expires_at=_end(now),
             )
             _mail(invitation, token, by)
-            activity.note(current, by, "invited", str(invitation))
+            _note(invitation, by, "invited")
     return invitation
 
 
 def resend(workspace: Workspace, by: User, pk: int) -> Invitation:
     """Send it once more, with another link; the old one is no good any more. Raises Refused."""
     with transaction.atomic():
-        _hold(by)
+        to = Invitation.objects.filter(workspace=workspace, pk=pk).values_list("email", flat=True)
+        _hold(by, to.first() or "")
         with changing(workspace, by, "change_members") as current:
+            demand_owner(current, by, ONLY_OWNERS)
             invitation = _pending_one(current, pk)
             if invitation.is_expired:  # it counts again
                 _hold_to_open(current)
@@ -95,7 +101,7 @@ def resend(workspace: Workspace, by: User, pk: int) -> Invitation:
             invitation.sent_at, invitation.expires_at = now, _end(now)
             invitation.save(update_fields=["digest", "sent_at", "expires_at"])
             _mail(invitation, token, by)
-            activity.note(current, by, "resent_invitation", str(invitation))
+            _note(invitation, by, "resent_invitation")
     return invitation
 
 
@@ -104,7 +110,7 @@ def withdraw(workspace: Workspace, by: User, pk: int) -> None:
     with changing(workspace, by, "change_members") as current:
         invitation = _pending_one(current, pk)
         _close(invitation)
-        activity.note(current, by, "withdrew_invitation", str(invitation))
+        _note(invitation, by, "withdrew_invitation")
 
 
 # --- what those do who are invited ---------------------------------------------------------------
@@ -157,7 +163,9 @@ def accept(invitation: Invitation, user: User) -> Workspace:
             words = f"First verify that {masked(good.email)} is yours."
             raise Refused(words, code="role_too_low")
         if how.member is None:
-            members.add(current, user, Role(good.role))
+            members.add(current, user, Role(good.role), invitation=good.pk)
+        else:
+            audit.note(user, "used_invitation", good, workspace=current.pk)
         good.accepted_at, good.accepted_by = timezone.now(), user
         good.save(update_fields=["accepted_at", "accepted_by"])
     return current
@@ -179,6 +187,13 @@ def prune() -> None:
 # --- helpers -------------------------------------------------------------------------------------
 
 
+def _note(invitation: Invitation, by: User, verb: str) -> None:
+    """Write down what was done with it: for all members to read, the whole address for owners."""
+    words = f"{masked(invitation.email)} as {invitation.role}"
+    more = {"invitation": invitation.pk, "email": invitation.email}
+    activity.note(invitation.workspace, by, verb, words, more=more)
+
+
 def _checked(email: str) -> str:
     email = email.strip().lower()
     try:
@@ -187,12 +202,20 @@ def _checked(email: str) -> str:
         validate_email(email)
     except ValidationError:
         raise Refused("Give an email address, such as ada@example.org.", "email") from None
+    if not email.isascii():  # two that look the same, or are, would count as two
+        words = "Write the address in plain letters; a domain in others has a form with xn--."
+        raise Refused(words, "email")
     return email
 
 
-def _hold(by: User) -> None:
-    """Lock the sender's row before any workspace, so that their mails are counted one by one."""
+def _hold(by: User, email: str) -> None:
+    """Lock the sender's row, and the address, before any workspace.
+
+    So the mails that somebody sends, and those that an address gets, are counted one by one.
+    """
     User.objects.select_for_update(no_key=True).get(pk=by.pk)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{KIND}:{email}"])
 
 
 def _end(now: datetime) -> datetime:
@@ -277,7 +300,7 @@ def _mail(invitation: Invitation, token: str, by: User) -> None:
         key=_key(invitation),
         workspace=invitation.workspace,
         by=by,
-        inviter=by.display_name,
+        inviter=mailing.plain(by.display_name, by.email),
         inviter_email=by.email,
         role=members.A_ROLE[Role(invitation.role)],
         role_words=ROLE_WORDS[Role(invitation.role)],

@@ -10,6 +10,7 @@ Bodies lie sealed (deploy.vault) and are erased once it is over: an invitation's
 """
 
 import random
+import re
 import smtplib
 from collections.abc import Sequence
 from contextlib import closing
@@ -44,6 +45,10 @@ _REFUSALS = (
     smtplib.SMTPNotSupportedError,
 )
 
+# Control characters, and those that turn the direction of what follows.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_ADDRESS = re.compile(r"://|www\.", re.IGNORECASE)
+
 State = OutgoingMail.State
 _SEND = "workspaces.tasks.send_mail"
 
@@ -64,10 +69,9 @@ def write(
 
     Its text is the template mail/<kind>.txt, whose first line is the subject.
     """
-    text = render_to_string(
-        f"mail/{kind}.txt",
-        {"workspace": workspace, "by": by, "cloud_url": settings.CLOUD_URL, **context},
-    )
+    name = plain(workspace.name, workspace.slug) if workspace else ""
+    told = {"workspace": workspace, "name": name, "by": by, "cloud_url": settings.CLOUD_URL}
+    text = render_to_string(f"mail/{kind}.txt", {**told, **context})
     subject, _, body = text.strip().partition("\n")
     mail = OutgoingMail(
         key=key,
@@ -80,6 +84,15 @@ def write(
     )
     OutgoingMail.objects.bulk_create([mail], ignore_conflicts=True)
     _wake(mail)
+
+
+def plain(name: str, instead: str = "Somebody") -> str:
+    """Return a name that people gave, for a mail: without what hides text or turns its direction.
+
+    One with an address of the web in it is none: by our mails, strangers would be sent there.
+    """
+    shown = " ".join(_HIDDEN.sub(" ", name).split())
+    return shown if shown and not _ADDRESS.search(shown) else instead
 
 
 def call_back(key: str, why: str) -> None:

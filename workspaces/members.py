@@ -5,21 +5,25 @@ How people are invited: workspaces.invitations.
 
 from accounts.models import User
 from workspaces import activity
-from workspaces.models import Member, Role, Workspace
-from workspaces.services import Refused, changing, room_to_own
+from workspaces.models import Member, Role, Workspace, WorkspaceSession
+from workspaces.services import Refused, changing, demand_owner, room_to_own
 
 A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
 
 
-def add(workspace: Workspace, user: User, role: Role) -> Member:
-    """Let somebody in who was invited. Raises Refused, code member_limit when it is full."""
+def add(workspace: Workspace, user: User, role: Role, *, invitation: int | None = None) -> Member:
+    """Let somebody in who was invited, by the invitation of this number.
+
+    Raises Refused, code member_limit when it is full.
+    """
     with changing(workspace, person=user.pk) as current:
         if current.members.filter(user=user).exists():
             raise Refused("This person belongs to the workspace already.")
         room_for_another(current)
         if role == Role.OWNER:
             room_to_own(current, user)
-        activity.note(current, user, "joined", f"as {A_ROLE[role]}")
+        more = {"invitation": invitation}
+        activity.note(current, user, "joined", f"as {A_ROLE[role]}", more=more)
         return Member.objects.create(workspace=current, user=user, role=role)
 
 
@@ -39,7 +43,7 @@ def room_for_another(workspace: Workspace) -> None:
 
 
 def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:
-    """Give a member another role. Raises Refused."""
+    """Give a member another role; operators, too, but none makes an owner. Raises Refused."""
     with changing(workspace, by, "change_members", person=user_id) as current:
         member = _member(current, user_id)
         if member.role == role:
@@ -48,6 +52,7 @@ def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> Non
             words = f"Only another owner may change your role, which is {member.role}."
             raise Refused(words, code="role_too_low")
         if role == Role.OWNER:
+            demand_owner(current, by, "Only an owner makes others owners.")
             room_to_own(current, member.user)
         _keep_an_owner(current, member)
         activity.note(
@@ -68,6 +73,8 @@ def remove(workspace: Workspace, by: User, user_id: int) -> None:
             activity.note(current, by, "left")
         else:
             activity.note(current, by, "removed_member", member.user.display_name)
+        # Whatever lets them in again later, it is not an old session.
+        WorkspaceSession.objects.filter(workspace=current, user=member.user_id).delete()
         member.delete()
 
 

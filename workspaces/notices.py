@@ -17,6 +17,8 @@ from workspaces.models import Activity, OutgoingMail, Role, Workspace
 
 # A workspace that fails, is started again and fails again is told of at most so often.
 QUIET_AFTER_FAILURE = timedelta(hours=1)
+# Whoever deletes it and brings it back, again and again, fills nobody's mailbox.
+QUIET_AFTER_DELETION = timedelta(hours=1)
 # A disk that fills up does so for weeks.
 QUIET_AFTER_NEARLY_FULL = timedelta(days=7)
 QUIET_AFTER_FULL = timedelta(days=1)
@@ -55,9 +57,13 @@ def resumed(deed: Activity) -> None:
 
 
 def deletion(deed: Activity, purge_at: datetime) -> None:
-    """Tell that somebody asked for its deletion, and until when that can be undone."""
+    """Tell that somebody asked for its deletion, and until when that can be undone.
+
+    At most once an hour; the date of a second deletion then is later than the one in the mail.
+    """
     who = deed.user.display_name if deed.user else "Somebody"
-    _tell(deed.workspace, "deletion", str(deed.pk), who=who, purge_at=purge_at)
+    if not _told_lately(deed.workspace, "deletion", QUIET_AFTER_DELETION):
+        _tell(deed.workspace, "deletion", str(deed.pk), who=mailing.plain(who), purge_at=purge_at)
 
 
 def restored(workspace: Workspace) -> None:

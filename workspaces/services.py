@@ -43,6 +43,8 @@ METADATA_LENGTH = 500
 METADATA_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
 SLUG_TRIES = 5
 RESTARTS_PER_HOUR = 30
+# What brings a workspace a fresh container.
+_RESTARTS = ("restarted", "set_secret", "restored")
 KEYS_KEPT_SECONDS = 86400
 KEYS_KEPT_PER_USER = 10_000
 NO_REASON_KEPT = "No reason was kept."
@@ -298,9 +300,8 @@ def _set_visibility(current: Workspace, user: User, visibility: Visibility) -> N
     """Operators may do to a workspace what its owners may, but not show its data to everybody."""
     if current.visibility == visibility:
         return
-    if not current.members.filter(user=user, role=Role.OWNER).exists():
-        words = "Only an owner decides who may read a workspace."
-        raise Refused(words, code="role_too_low")
+    demand(current, user, "change_visibility")
+    demand_owner(current, user, "Only an owner decides who may read a workspace.")
     current.visibility = visibility
     current.save(update_fields=["visibility"])
     activity.note(current, user, f"made_{visibility}")
@@ -403,6 +404,7 @@ def undelete(workspace: Workspace, user: User) -> None:
         with locked(workspace, user, "undelete") as current:
             if current.deleted_at is None:
                 return
+            hold_to_restarts(current, user)
             successor = lifecycle.succeed(current.instance.pk)
             Workspace.objects.filter(pk=current.pk).update(deleted_at=None, instance=successor)
             if current.suspended_reason:  # what operators stopped, only they start again
@@ -472,6 +474,17 @@ def demand(workspace: Workspace, user: User, ability: str) -> None:
         raise Refused(words, code="role_too_low")
 
 
+def demand_owner(
+    workspace: Workspace, user: User, words: str = "Only an owner may do this."
+) -> None:
+    """Ask for an owner where operators may not either: it is not theirs to give. Raises Refused.
+
+    The caller holds the row.
+    """
+    if not workspace.members.filter(user=user, role=Role.OWNER).exists():
+        raise Refused(words, code="role_too_low")
+
+
 def _hold_to_quota(user: User, plan: Plan) -> None:
     """Lock the owner's row, so that two requests at once cannot both take the last place."""
     _hold_person(user.pk)
@@ -526,14 +539,14 @@ def hold_to_restarts(workspace: Workspace, user: User) -> None:
     if user.is_staff:
         return
     lately = timezone.now() - timedelta(hours=1)
-    made = workspace.activities.filter(verb__in=("restarted", "set_secret"), at__gt=lately)
+    made = workspace.activities.filter(verb__in=_RESTARTS, at__gt=lately)
     if made.count() < RESTARTS_PER_HOUR:
         return
     oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
     seconds = max(1, ceil((oldest - lately).total_seconds()))
     words = (
-        f"It was restarted or given a secret {RESTARTS_PER_HOUR} times within an hour, as often as "
-        "it may be. Try again later."
+        f"It was restarted, brought back or given a secret {RESTARTS_PER_HOUR} times within an "
+        "hour, as often as it may be. Try again later."
     )
     raise TooOften(words, "too_many_requests", seconds)
 

@@ -11,9 +11,9 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.models import User
-from workspaces import activity
-from workspaces.models import Member, Role, Workspace, WorkspaceSession
-from workspaces.services import Refused, changing, locked
+from workspaces import activity, deeds
+from workspaces.models import Workspace, WorkspaceSession
+from workspaces.services import Refused, changing, demand_owner, locked
 
 # For how many days an owner may allow it.
 CHOICES: Mapping[int, str] = {1: "1 day", 7: "7 days"}
@@ -24,8 +24,10 @@ def allow(workspace: Workspace, by: User, days: int) -> None:
     if days not in CHOICES:
         raise Refused("Choose for how long.", "days")
     with changing(workspace) as current:
-        _demand_owner(current, by)
+        demand_owner(current, by)
         until = timezone.now() + timedelta(days=days)
+        # Whoever was in before comes in anew, and that is written down.
+        _sessions_of_operators(current).delete()
         Workspace.objects.filter(pk=current.pk).update(support_until=until)
         activity.note(current, by, "allowed_support", f"until {until:%-d %B %Y, %H:%M} UTC")
     workspace.support_until = until
@@ -34,7 +36,7 @@ def allow(workspace: Workspace, by: User, days: int) -> None:
 def end(workspace: Workspace, by: User) -> None:
     """Close the data to operators again; those who are in are out within seconds."""
     with locked(workspace) as current:
-        _demand_owner(current, by)
+        demand_owner(current, by)
         if not current.support_access:
             return
         Workspace.objects.filter(pk=current.pk).update(support_until=None)
@@ -43,9 +45,14 @@ def end(workspace: Workspace, by: User) -> None:
     workspace.support_until = None
 
 
+def may_look(user: User) -> bool:
+    """Whether this is an operator who looks after workspaces: what an owner allows, these may."""
+    return deeds.may(user, "see_workspaces")
+
+
 def find(user: User, slug: str) -> Workspace | None:
     """Return the workspace called `slug` if this operator may look at its data now."""
-    if not user.is_staff:
+    if not may_look(user):
         return None
     open_now = Workspace.objects.filter(
         slug=slug,
@@ -64,13 +71,4 @@ def note_entry(workspace: Workspace, by: User) -> None:
 
 
 def _sessions_of_operators(workspace: Workspace) -> QuerySet[WorkspaceSession]:
-    members = Member.objects.filter(workspace=workspace)
-    return WorkspaceSession.objects.filter(workspace=workspace).exclude(
-        user__in=members.values("user")
-    )
-
-
-def _demand_owner(workspace: Workspace, user: User) -> None:
-    """Whoever is no owner may not, operators included: it is not theirs to allow."""
-    if not workspace.members.filter(user=user, role=Role.OWNER).exists():
-        raise Refused("Only an owner may do this.", code="role_too_low")
+    return WorkspaceSession.objects.filter(workspace=workspace, for_support=True)

@@ -4,10 +4,15 @@ from collections.abc import Callable
 
 import pytest
 from allauth.account.models import EmailAddress
-from django.contrib.auth.models import Group, Permission
+from allauth.account.signals import email_changed, email_confirmed, email_removed
+from allauth.mfa.models import Authenticator
+from allauth.mfa.signals import authenticator_removed
+from allauth.socialaccount.models import SocialAccount
+from allauth.socialaccount.signals import social_account_removed
+from django.contrib.auth.models import AnonymousUser, Group, Permission
 from django.core.management import CommandError, call_command
 from django.db import ProgrammingError, connection, transaction
-from django.test import Client
+from django.test import Client, RequestFactory
 
 from accounts import api_tokens, audit, origin
 from accounts.models import AuditEntry, User
@@ -131,15 +136,98 @@ def test_who_could_switch_it_off_is_warned_of(as_runtime: Callable[[], None]) ->
     assert audit_log_is_safe(["default"]) == []
 
 
-def test_grant_runtime_refuses_who_could_do_more() -> None:
+def run(*statements: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_user")
-        (owner,) = cursor.fetchone() or ("",)
-    with pytest.raises(CommandError, match="owns the tables"):
-        call_command("grant_runtime", owner)
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def answer(query: str) -> object:
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        (found,) = cursor.fetchone() or (None,)
+    return found
+
+
+def test_grant_runtime_refuses_who_could_do_more() -> None:
+    with pytest.raises(CommandError, match="is a superuser, or makes roles"):
+        call_command("grant_runtime", answer("SELECT current_user"))
     with pytest.raises(CommandError, match="no role"):
         call_command("grant_runtime", "nobody_of_this_name")
     assert roles.owns_the_audit_log()
+
+
+MORE = {
+    "runs programs": (f"GRANT pg_execute_server_program TO {RUNTIME}", "run programs"),
+    "writes files": (f"GRANT pg_write_server_files TO {RUNTIME}", "write files"),
+    "makes roles": (f"ALTER ROLE {RUNTIME} CREATEROLE", "makes roles"),
+    "may become a superuser": (
+        "DO $$ BEGIN EXECUTE format('GRANT %I TO " + RUNTIME + "', current_user); END $$",
+        "may act as one",
+    ),
+    # Whoever runs the command is the administrator here, and not the owner.
+    "may become the owner": (
+        "CREATE ROLE audit_test_owner; ALTER TABLE accounts_auditentry OWNER TO audit_test_owner; "
+        f"GRANT audit_test_owner TO {RUNTIME}",
+        "owns the tables",
+    ),
+    "makes schemas": (
+        "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO "
+        + RUNTIME
+        + "', current_database()); END $$",
+        "schemas",
+    ),
+    "may create by way of another role": (
+        "CREATE ROLE audit_test_group; GRANT CREATE ON SCHEMA public TO audit_test_group; "
+        f"GRANT audit_test_group TO {RUNTIME}",
+        "may create things in the schema public",
+    ),
+    "changes one column by way of everybody": (
+        "GRANT UPDATE (verb) ON accounts_auditentry TO PUBLIC",
+        "by way of another role",
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "words"), MORE.values(), ids=MORE)
+def test_grant_runtime_refuses_a_role_that(statement: str, words: str) -> None:
+    run(f"CREATE ROLE {RUNTIME} LOGIN", statement)
+    with pytest.raises(CommandError, match=words):
+        call_command("grant_runtime", RUNTIME)
+
+
+def test_nobody_creates_things_beside_the_tables() -> None:
+    """As in databases that Postgres 14 made."""
+    run(
+        f"CREATE ROLE {RUNTIME} LOGIN",
+        f"GRANT CREATE ON SCHEMA public TO PUBLIC, {RUNTIME}",
+    )
+    call_command("grant_runtime", RUNTIME)
+    assert answer(f"SELECT has_schema_privilege('{RUNTIME}', 'public', 'CREATE')") is False
+    assert answer("SHOW search_path") == '"$user", public', "as it was"
+
+
+def test_what_the_role_left_beside_the_tables_is_not_run_as_the_owner() -> None:
+    """Postgres prefers a function that fits better, wherever it finds one."""
+    run(
+        f"CREATE ROLE {RUNTIME} LOGIN",
+        f"GRANT CREATE, USAGE ON SCHEMA public TO {RUNTIME}",
+        f"SET LOCAL ROLE {RUNTIME}",
+        *(
+            f"CREATE FUNCTION public.{name} RETURNS boolean LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'it ran'; END $$"
+            for name in (
+                "has_table_privilege(text, text, text)",
+                "pg_has_role(name, name, text)",
+                "has_schema_privilege(oid, text, text)",
+            )
+        ),
+        "RESET ROLE",
+    )
+    with pytest.raises(CommandError, match="owns things in this database"):
+        call_command("grant_runtime", RUNTIME)
+    run(f"DROP OWNED BY {RUNTIME}")
+    call_command("grant_runtime", RUNTIME)
 
 
 # --- what is in it -------------------------------------------------------------------------------
@@ -195,9 +283,30 @@ def test_signing_in_and_out(make_user: MakeUser, client: Client, mark: int) -> N
 
 def test_strangers_cannot_fill_it(monkeypatch: pytest.MonkeyPatch, mark: int) -> None:
     monkeypatch.setattr(audit, "MAX_FAILED", 3)
-    for number in range(5):
+    for number in range(6):
         audit.note_failed_sign_in(f"person{number}@example.com")
-    assert 1 <= len(verbs_since(mark)) <= 3
+    verbs = verbs_since(mark)
+    assert 1 <= verbs.count("sign_in_failed") <= 3
+    assert verbs.count("sign_in_failures_left_out") == 1
+
+
+def test_nobody_hides_behind_many_failures_of_their_own(mark: int) -> None:
+    """Neither by trying from one place, nor by trying one person's."""
+
+    def fail(address: str, email: str) -> None:
+        with origin.of(Origin(Via.SESSION, address=address)):
+            audit.note_failed_sign_in(email)
+
+    for number in range(audit.MAX_FAILED_OF_ONE + 5):
+        fail("192.0.2.7", f"person{number}@example.com")
+        fail(f"198.51.100.{number}", "ada@example.com")
+    fail("203.0.113.9", "grace@example.com")
+    found = AuditEntry.objects.filter(id__gt=mark)
+    failed = found.filter(verb="sign_in_failed")
+    assert failed.filter(address="192.0.2.7").count() == audit.MAX_FAILED_OF_ONE
+    assert failed.filter(label="ada@example.com").count() == audit.MAX_FAILED_OF_ONE
+    assert failed.filter(label="grace@example.com").count() == 1
+    assert found.filter(verb="sign_in_failures_left_out").count() == 1
 
 
 def test_changes_of_an_account(make_user: MakeUser, client: Client, mark: int) -> None:
@@ -214,6 +323,28 @@ def test_changes_of_an_account(make_user: MakeUser, client: Client, mark: int) -
     )
     deeds = ["signed_in", "changed_primary_email", "removed_email", "changed_password"]
     assert verbs_since(mark) == deeds
+
+
+@pytest.mark.parametrize("whose", ["another's", "one's own", "nobody's"])
+def test_who_did_it_is_who_is_signed_in(
+    make_user: MakeUser, rf: RequestFactory, mark: int, whose: str
+) -> None:
+    """A deed to somebody's account in another one's browser is not theirs."""
+    user, other = make_user("ada@example.com"), make_user("op@example.com")
+    request = rf.post("/")
+    request.user = {"another's": other, "one's own": user}.get(whose, AnonymousUser())
+    address = user.emailaddress_set.get()
+    google = SocialAccount.objects.create(user=user, provider="google", uid="42")
+    about = {"sender": None, "request": request, "user": user}
+    email_confirmed.send(email_address=address, **about)
+    email_removed.send(email_address=address, **about)
+    email_changed.send(from_email_address=address, to_email_address=address, **about)
+    social_account_removed.send(sender=None, request=request, socialaccount=google)
+    authenticator_removed.send(authenticator=Authenticator(user=user, type="totp"), **about)
+    entries = AuditEntry.objects.filter(id__gt=mark)
+    assert entries.count() == 5
+    actor = other if whose == "another's" else user
+    assert {entry.actor for entry in entries} == {actor.pk}
 
 
 def test_tokens(make_user: MakeUser, mark: int) -> None:

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 import docker
 import httpx
 import pytest
+from playwright.sync_api import Page, Route
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 
 from deploy.images import DEFAULT_RELEASE, DIGEST_LABEL
+from tests.accessibility.axe import Findings
 from tests.deploy.workspace_support import (
     ALPHA,
     START_SECONDS,
@@ -99,6 +101,16 @@ def headers_of(token: str | bytes | None) -> dict[bytes, bytes]:
     if token is None:
         return {}
     return {b"X-Cloudapp-Actor": token.encode() if isinstance(token, str) else token}
+
+
+def test_no_cache_on_the_way_keeps_what_one_person_sees(workspace_shared: Workspace) -> None:
+    """Datasette sees to it; a release that does not must not become one of ours unnoticed."""
+    for who in ({}, {"visitor": True}):
+        headers = {"X-Cloudapp-Actor": workspace_shared.actor_token("viewer", **who)}
+        with workspace_shared.client() as client:
+            for path in ("/", "/data", "/data.json", "/data/-/query?sql=select+1", "/nothing"):
+                (told,) = client.get(path, headers=headers).headers.get_list("Cache-Control")
+                assert "no-store" in told, path
 
 
 def test_two_tokens_are_refused(workspace_shared: Workspace) -> None:
@@ -269,6 +281,33 @@ def test_the_home_page_of_an_empty_workspace(workspace_shared: Workspace) -> Non
         page = client.get("/").text
         assert "/-/upload-csvs" not in page
         assert "Nothing here yet" in page
+
+
+def fulfil_from(client: httpx.Client) -> Callable[[Route], None]:
+    """Give a browser what the container answers."""
+
+    def fulfil(route: Route) -> None:
+        got = client.get(route.request.url)
+        kind = got.headers.get("content-type", "")
+        route.fulfill(status=got.status_code, body=got.content, content_type=kind)
+
+    return fulfil
+
+
+@only_stable
+def test_axe_finds_nothing_wrong_with_our_pages_in_it(
+    workspace_shared: Workspace, page: Page
+) -> None:
+    # Datasette's own frame of every page says no language, and has no <main>.
+    findings = Findings("html-has-lang", "landmark-one-main", "region")
+    for role in ("owner", "viewer"):
+        with workspace_shared.as_role(role, Accept="text/html") as client:
+            page.route("**/*", fulfil_from(client))
+            for path in ("/", "/-/space", "/-/upload-dbs"):
+                page.goto(f"http://birds.test{path}")
+                findings.look_at(page, f"{path} ({role})")
+            page.unroute("**/*")
+    assert not findings.found, f"\n{findings}"
 
 
 # What Datasette calls it, and where: nothing for the whole instance, else database and table.

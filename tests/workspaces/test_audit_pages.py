@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts import audit, origin
+from accounts import audit, audit_log, origin
 from accounts.api_tokens import Scope
 from accounts.models import AuditEntry, User
 from accounts.origin import Origin, Via
@@ -222,15 +222,26 @@ def test_others_have_no_tab_for_it(role: Role, trees: Workspace, sign_in: SignIn
 def test_a_spreadsheet_takes_nothing_for_a_formula(
     owner: User, trees: Workspace, client_of_owner: Client
 ) -> None:
-    for words in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", 'a,"b"\nc'):
+    formulas = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
+    for words in ("=1+1", *(f"{sign}SUM(A1)" for sign in formulas), 'a,"b"\nc'):
         audit.note(None, "tested", label=words, workspace=trees.pk, detail={"words": words})
-    rows = list(csv.DictReader(io.StringIO(text_of(client_of_owner.get(FILES)), newline="")))
-    assert len(rows) == 7
+    text = text_of(client_of_owner.get(FILES))
+    assert text.startswith('"id","at",'), "every cell, so that no separator of a locale begins one"
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert len(rows) == 13
     for row in rows:
-        assert not any(
-            str(cell).startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row.values()
-        )
+        assert not any(str(cell).startswith(formulas) for cell in row.values())
     assert {row["label"] for row in rows} >= {"'=1+1", 'a,"b"\nc'}
+
+
+def test_a_long_file_is_read_a_page_at_a_time(
+    trees: Workspace, client_of_owner: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_log, "_CHUNK", 3)
+    for number in range(9):
+        audit.note(None, "tested", label=str(number), workspace=trees.pk)
+    lines = text_of(client_of_owner.get(FILES, {"format": "jsonl"})).splitlines()
+    assert [json.loads(line)["label"] for line in lines] == [str(n) for n in range(8, -1, -1)]
 
 
 # --- operators -----------------------------------------------------------------------------------

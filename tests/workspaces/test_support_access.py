@@ -7,6 +7,7 @@ from pathlib import Path
 import jwt
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import Permission
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -18,7 +19,7 @@ from deploy.states import Status
 from tests import factories
 from tests.workspaces.gateway_support import ask, begin, cloud_client, path_of, sign_in, verdict
 from tests.workspaces.html import Page
-from workspaces import support
+from workspaces import members, support
 from workspaces.models import Role, Workspace, WorkspaceSession
 from workspaces.services import Refused
 
@@ -163,6 +164,40 @@ def test_the_door_closes_to_those_who_are_no_operators_any_more(
     support.allow(workspace, owner, 1)
     session = sign_in(cloud_client(staff), workspace)
     User.objects.filter(pk=staff.pk).update(is_staff=False)
+    assert verdict(ask(workspace, session)) == "not-found"
+
+
+@pytest.mark.parametrize("how", ["was a member", "consent of another time", "somebody else's"])
+def test_no_old_session_of_an_operator_comes_back_to_life(
+    workspace: Workspace, owner: User, staff: User, how: str
+) -> None:
+    """Each time that they come in is written down, so each session that opens was."""
+    if how == "consent of another time":
+        support.allow(workspace, owner, 1)
+    else:
+        factories.add_member(workspace, staff, Role.EDITOR)
+    session = sign_in(cloud_client(staff), workspace)
+    if how == "was a member":
+        members.remove(workspace, owner, staff.pk)
+        assert not WorkspaceSession.objects.filter(user=staff).exists()
+    elif how == "somebody else's":  # as of one who was taken out by hand
+        workspace.members.filter(user=staff).delete()
+    came_in = verbs(workspace).count("entered_support")
+    support.allow(workspace, owner, 7)
+    assert verdict(ask(workspace, session)) != "pass"
+    assert verbs(workspace).count("entered_support") == came_in
+    assert verdict(ask(workspace, sign_in(cloud_client(staff), workspace))) == "pass"
+
+
+def test_it_opens_to_those_who_look_after_workspaces(workspace: Workspace, owner: User) -> None:
+    clerk = factories.make_user("clerk@example.org", is_staff=True)
+    support.allow(workspace, owner, 1)
+    assert try_to_enter(clerk, workspace) == 404
+    may = Permission.objects.get(codename="view_workspace")
+    clerk.user_permissions.add(may)
+    session = sign_in(cloud_client(clerk), workspace)
+    assert verdict(ask(workspace, session)) == "pass"
+    clerk.user_permissions.remove(may)
     assert verdict(ask(workspace, session)) == "not-found"
 
 

@@ -379,6 +379,17 @@ def test_too_many_at_once_are_refused(operator: Client) -> None:
     assert not Instance.objects.exclude(desired=Desired.RUNNING).exists()
 
 
+def test_webhooks_are_shown_to_those_who_may_see_them(workspace: Workspace) -> None:
+    workspace.webhooks.create(url="https://hook-of-a-customer.example.net/", secret="x")
+    user = factories.make_user(is_staff=True)
+    client = Client()
+    client.force_login(user)
+    for codename, shown in (("view_workspace", False), ("view_webhook", True)):
+        user.user_permissions.add(Permission.objects.get(codename=codename))
+        page = client.get(page_of(workspace)).content.decode()
+        assert ("hook-of-a-customer" in page) is shown
+
+
 # --- who may -------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ PER_PAGE = 50
 CHANGES = 10
 IMAGES = 20
 READ_LOG = "deploy.view_logtail"
+SEE_WEBHOOKS = "workspaces.view_webhook"
 
 _named_user = Prefetch("user", User.objects.with_names())
 
@@ -339,7 +340,7 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
             "plugins": workspace.plugins.select_related("plugin").order_by("plugin__name"),
             "changes": workspace.changes.prefetch_related(named_by)[:CHANGES],
             "open_change": changes.open_change(workspace),
-            "webhooks": workspace.webhooks.all(),
+            "webhooks": workspace.webhooks.all() if who.has_perm(SEE_WEBHOOKS) else None,
             "hangs": operations.hangs(instance),
             "title": workspace.slug,
             "subtitle": None,

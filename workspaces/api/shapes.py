@@ -362,7 +362,7 @@ class WorkspaceChanges(In):
         None,
         description="`public` lets everybody on the internet read all of its tables and run SQL "
         "that reads, without signing in; `private` only its members. It counts within seconds. "
-        "The token must be of one of its owners.",
+        "The token must be of one of its owners, and have the scope `data` as well.",
         examples=["private"],
     )
     plan: Text | None = Field(

@@ -176,12 +176,15 @@ def get_workspace(request: HttpRequest, response: HttpResponse, slug: SLUG) -> W
 def update_workspace(
     request: HttpRequest, response: HttpResponse, slug: SLUG, payload: WorkspaceChanges
 ) -> WorkspaceOut:
-    """Change its name, metadata or visibility.
+    """Change its name, metadata or visibility; for that, the token needs the scope `data` as well.
 
     With `If-Match`, only if nobody changed it since you looked.
     """
     caller = caller_of(request)
     found = reach.get(caller, slug, "rename")
+    if payload.visibility is not None and not caller.has(Scope.DATA):  # it lays all data open
+        words = "To change who may read it, the token needs the scope data too."
+        raise Problem("scope_missing", words)
     metadata = None if payload.metadata is None else dict(payload.metadata)
     with transaction.atomic():
         services.update(

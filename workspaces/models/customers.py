@@ -192,6 +192,8 @@ class WorkspaceSession(models.Model):
     session_key = models.CharField(max_length=40, db_index=True)
     # The user's session auth hash then: a changed password ends this session as well.
     auth_hash = models.CharField(max_length=128)
+    # An operator's, who came in while an owner allowed it, and whose coming is in the activity.
+    for_support = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(db_index=True)
 

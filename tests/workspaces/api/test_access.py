@@ -144,7 +144,13 @@ TABLE = [
     # --- people
     Endpoint("GET", f"{W}/members", (Scope.READ, Scope.MEMBERS), "see", 200),
     Endpoint(
-        "PATCH", f"{W}/members/{{user_id}}", MEMBERS, "change_members", 200, {"role": "owner"}
+        "PATCH",
+        f"{W}/members/{{user_id}}",
+        MEMBERS,
+        "change_members",
+        200,
+        {"role": "owner"},
+        by_owners=True,
     ),
     Endpoint("DELETE", f"{W}/members/{{user_id}}", MEMBERS, "change_members", 204),
     Endpoint(
@@ -156,8 +162,15 @@ TABLE = [
         by_owners=True,
     ),
     Endpoint("GET", f"{W}/invitations", MEMBERS, "change_members", 200),
-    Endpoint("POST", f"{W}/invitations", MEMBERS, "change_members", 201, NEWCOMER),
-    Endpoint("POST", f"{W}/invitations/{{invitation_id}}/resend", MEMBERS, "change_members", 200),
+    Endpoint("POST", f"{W}/invitations", MEMBERS, "change_members", 201, NEWCOMER, by_owners=True),
+    Endpoint(
+        "POST",
+        f"{W}/invitations/{{invitation_id}}/resend",
+        MEMBERS,
+        "change_members",
+        200,
+        by_owners=True,
+    ),
     Endpoint("DELETE", f"{W}/invitations/{{invitation_id}}", MEMBERS, "change_members", 204),
     Endpoint("GET", "/me", (), ANYBODY, 200),
     Endpoint("GET", "/tokens", (), ANYBODY, 200),

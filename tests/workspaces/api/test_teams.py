@@ -97,6 +97,20 @@ def test_an_owner_lets_everybody_read(workspace: Workspace, api: Api) -> None:
     assert api.ask("PATCH", HERE, {"visibility": "private"}).json()["visibility"] == "private"
 
 
+@pytest.mark.parametrize("to", ["public", "private"])
+def test_a_token_that_opens_no_data_publishes_none(
+    workspace: Workspace, owner: User, to: str
+) -> None:
+    for scopes in (["lifecycle"], ["lifecycle", "read", "members"]):
+        refused = api_of(owner, *scopes).ask("PATCH", HERE, {"visibility": to, "name": "X"})
+        assert code_of(refused) == "scope_missing"
+    current = Workspace.objects.get()
+    assert (current.visibility, current.name) == ("private", "Trees")
+    assert api_of(owner, "lifecycle").ask("PATCH", HERE, {"name": "Y"}).status_code == 200
+    may = api_of(owner, "lifecycle", "data").ask("PATCH", HERE, {"visibility": "public"})
+    assert may.json()["visibility"] == "public"
+
+
 def test_an_operators_token_shows_nobodys_data(workspace: Workspace) -> None:
     boss = factories.make_user(is_staff=True, is_superuser=True)
     refused = api_of(boss, "operator").ask("PATCH", HERE, {"name": "X", "visibility": "public"})

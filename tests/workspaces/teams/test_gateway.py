@@ -11,7 +11,15 @@ from accounts.models import User
 from deploy.models import Instance
 from deploy.states import Desired, Status
 from tests import factories
-from tests.workspaces.gateway_support import ask, cloud_client, host_of, sign_in, verdict
+from tests.workspaces.gateway_support import (
+    ask,
+    begin,
+    cloud_client,
+    host_of,
+    path_of,
+    sign_in,
+    verdict,
+)
 from workspaces import members, services
 from workspaces.models import Member, Role, Visibility, Workspace
 from workspaces.services import Refused
@@ -60,7 +68,9 @@ def test_who_leaves_is_turned_away_at_once(workspace: Workspace) -> None:
     session = sign_in(cloud_client(grace), workspace)
     assert ask(workspace, session).status_code == 200
     members.remove(workspace, grace, grace.pk)
-    assert verdict(ask(workspace, session)) == "not-found"
+    assert verdict(ask(workspace, session)) == "sign-in"
+    again = cloud_client(grace).get(path_of(begin(Client(), workspace)))
+    assert again.status_code == 404
 
 
 # --- what everybody may read ---------------------------------------------------------------------
@@ -100,7 +110,7 @@ def test_who_was_a_member_reads_on_as_everybody_does(public: Workspace, owner: U
     members.remove(public, owner, grace.pk)
     assert claims_of(ask(public, session))["visitor"]
     services.set_visibility(public, owner, Visibility.PRIVATE)
-    assert verdict(ask(public, session)) == "not-found"
+    assert verdict(ask(public, session)) == "sign-in"
 
 
 def without_id(response: HttpResponse) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Invitations: who can accept which, once; what ends them; and that nobody sends spam by us."""
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -9,12 +10,12 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from tests import factories
 from tests.workspaces.teams.smtp import MailServer
 from tests.workspaces.teams.support import body_of, send_all, token_for
 from workspaces import history, invitations, members, services, tasks
-from workspaces.models import Invitation, Member, OutgoingMail, Role, Workspace
+from workspaces.models import Activity, Invitation, Member, OutgoingMail, Role, Workspace
 from workspaces.services import Refused, TooOften
 
 pytestmark = pytest.mark.django_db
@@ -133,6 +134,62 @@ def test_it_is_the_workspace_that_invites(workspace: Workspace, owner: User, gra
     second.delete()
     invitations.accept(found(lowered), grace)
     assert role_of(workspace, grace) == "editor"
+
+
+def test_an_operator_lets_nobody_in(workspace: Workspace, owner: User, grace: User) -> None:
+    """Not themselves, by an address of their own, nor a friend; also one who is a lesser member."""
+    staff = factories.make_user("ops@example.org", is_staff=True, is_superuser=True)
+    pending = found(invited(workspace, owner))
+    factories.add_member(workspace, grace, Role.VIEWER)
+    for role in (None, Role.EDITOR):
+        if role:
+            factories.add_member(workspace, staff, role)
+        with pytest.raises(Refused, match="Only an owner invites people"):
+            invitations.invite(workspace, staff, "mine@example.org", Role.OWNER)
+        with pytest.raises(Refused, match="Only an owner invites people"):
+            invitations.resend(workspace, staff, pending.pk)
+        with pytest.raises(Refused, match="Only an owner makes others owners"):
+            members.change_role(workspace, staff, grace.pk, Role.OWNER)
+    assert role_of(workspace, grace) == "viewer"
+    # What is no way in, they may do: a request of a customer who lost the mailbox.
+    members.change_role(workspace, staff, grace.pk, Role.EDITOR)
+    invitations.withdraw(workspace, staff, pending.pk)
+
+
+def test_members_read_who_was_invited_and_only_owners_the_address(
+    workspace: Workspace, owner: User, grace: User
+) -> None:
+    token = invited(workspace, owner)
+    number = found(token).pk
+    invitations.resend(workspace, owner, number)
+    token = token_for(GRACE)
+    other = factories.make_workspace(owner)
+    invitations.invite(other, owner, GRACE, Role.VIEWER)
+    invitations.withdraw(other, owner, invitations.pending(other).get().pk)
+    invitations.accept(found(token), grace)
+    told = list(Activity.objects.exclude(verb="joined").values_list("detail", flat=True))
+    assert told == ["g…@example.org as editor"] * 2 + ["g…@example.org as viewer"] * 2
+    entries = AuditEntry.objects.exclude(verb="joined")
+    assert {entry.detail["email"] for entry in entries} == {GRACE}
+    assert AuditEntry.objects.get(verb="joined").detail["invitation"] == number
+
+
+def test_a_member_who_uses_one_up_leaves_an_entry(workspace: Workspace, owner: User) -> None:
+    invitation = found(invited(workspace, owner, role=Role.VIEWER))
+    EmailAddress.objects.create(user=owner, email=GRACE, verified=True)
+    invitations.accept(invitation, owner)
+    entry = AuditEntry.objects.latest("id")
+    assert (entry.verb, entry.workspace) == ("used_invitation", workspace.pk)
+    assert (entry.actor, entry.object_id) == (owner.pk, str(invitation.pk))
+
+
+@pytest.mark.parametrize("email", ["ada@exämple.org", "ada@example。org", "аda@example.org"])  # noqa: RUF001
+def test_addresses_that_only_look_like_others_are_refused(
+    workspace: Workspace, owner: User, email: str
+) -> None:
+    with pytest.raises(Refused) as refusal:
+        invitations.invite(workspace, owner, email, Role.VIEWER)
+    assert refusal.value.field == "email"
 
 
 # --- what ends one -------------------------------------------------------------------------------
@@ -331,6 +388,19 @@ def test_accepted_ten_times_at_once_it_makes_one_member(
     assert ends == ["done"] + ["not_found"] * 9
     assert Member.objects.filter(workspace=workspace, user=grace).count() == 1
     assert workspace.activities.filter(verb="joined").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_who_write_to_one_address_at_once_are_counted_one_by_one(owner: User) -> None:
+    people = [factories.make_user() for _ in range(8)]
+    spaces = [factories.make_workspace(person) for person in people]
+
+    def to_grace(number: int) -> Callable[[], object]:
+        return lambda: invitations.invite(spaces[number], people[number], GRACE, Role.VIEWER)
+
+    ends = at_once(*[to_grace(number) for number in range(8)])
+    most = invitations.TO_ONE_ADDRESS_PER_DAY
+    assert ends == ["done"] * most + ["too_many_requests"] * (8 - most)
 
 
 @pytest.mark.django_db(transaction=True)

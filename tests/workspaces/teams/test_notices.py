@@ -14,7 +14,8 @@ from tests import factories
 from tests.deploy.boxes import wait_for
 from tests.workspaces.teams.support import body_of
 from workspaces import operations, services
-from workspaces.models import OutgoingMail, Role, Workspace
+from workspaces.models import Activity, OutgoingMail, Role, Workspace
+from workspaces.services import TooOften
 
 pytestmark = pytest.mark.django_db
 
@@ -74,6 +75,45 @@ def test_names_are_taken_as_they_are(workspace: Workspace, owner: User, boss: Us
     mail = OutgoingMail.objects.get()
     assert mail.subject == "Your workspace “Ash & <elm>” is being deleted"
     assert "Ada <b> & co asked" in body_of(mail)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("Ash \u202egpj.exe\x07", "Ash gpj.exe"),
+        ("Read https://evil.example", None),
+        ("WWW.evil.example", None),
+        ("\u2066\u200e", None),
+        ("Дуб і ясен 👩‍🌾", "Дуб і ясен 👩‍🌾"),  # noqa: RUF001
+    ],
+)
+def test_a_name_sends_nobody_anywhere(
+    workspace: Workspace, owner: User, given: str, shown: str | None
+) -> None:
+    Profile.objects.filter(user=owner).update(display_name=given)
+    Workspace.objects.filter(pk=workspace.pk).update(name=given)
+    services.delete(Workspace.objects.get(), owner)
+    mail = OutgoingMail.objects.get()
+    assert mail.subject == f"Your workspace “{shown or 'trees'}” is being deleted"
+    assert f"{shown or 'Somebody'} asked for the deletion of" in body_of(mail)
+
+
+def test_deleting_it_again_and_again_fills_no_mailbox(
+    workspace: Workspace, owner: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "RESTARTS_PER_HOUR", 3)
+    for _ in range(3):
+        services.delete(workspace, owner)
+        services.undelete(workspace, owner)
+    services.delete(workspace, owner)
+    assert len(told()) == 1
+    with pytest.raises(TooOften, match="brought back"):
+        services.undelete(workspace, owner)
+    OutgoingMail.objects.update(created_at="2026-01-01T00:00:00Z")
+    Activity.objects.update(at="2026-01-01T00:00:00Z")
+    services.undelete(workspace, owner)
+    services.delete(workspace, owner)
+    assert len(told()) == 2
 
 
 # --- failures ------------------------------------------------------------------------------------
