@@ -104,6 +104,7 @@ def test_deleting_it_again_and_again_fills_no_mailbox(
     monkeypatch.setattr(services, "RESTARTS_PER_HOUR", 3)
     for _ in range(3):
         services.delete(workspace, owner)
+        OutgoingMail.objects.update(state=OutgoingMail.State.SENT)
         services.undelete(workspace, owner)
     services.delete(workspace, owner)
     assert len(told()) == 1
@@ -242,4 +243,5 @@ def test_a_deletion_that_is_undone_before_its_mail_went_out_is_not_told(
     assert (mail.state, mail.body) == (OutgoingMail.State.FAILED, "")
     assert "undone" in mail.error
     services.delete(workspace, owner)
-    assert OutgoingMail.objects.filter(state=OutgoingMail.State.PENDING).count() == 1
+    waits = OutgoingMail.objects.filter(state=OutgoingMail.State.PENDING)
+    assert waits.count() == 1, "the second deletion is told: of the first, nobody heard"
