@@ -68,3 +68,10 @@ class Findings:
             f"{rule}\n    {where}\n    {why}\n    on {len(places)}: {'; '.join(places)}"
             for (rule, where, why), places in sorted(self.found.items())
         )
+
+
+def demand_nothing_wrong(page: Page) -> None:
+    """Fail where axe finds something wrong with a page that a test has come to."""
+    findings = Findings()
+    findings.look_at(page, page.url)
+    assert not findings.found, f"\n{findings}"
