@@ -104,6 +104,7 @@ def test_deleting_it_again_and_again_fills_no_mailbox(
     monkeypatch.setattr(services, "RESTARTS_PER_HOUR", 3)
     for _ in range(3):
         services.delete(workspace, owner)
+        OutgoingMail.objects.update(state=OutgoingMail.State.SENT)
         services.undelete(workspace, owner)
     services.delete(workspace, owner)
     assert len(told()) == 1
