@@ -100,8 +100,8 @@ _OF_EVENTS: Mapping[str, Callable[[Workspace, InstanceEvent], None]] = {
 
 
 def _told_lately(workspace: Workspace, kind: str, within: timedelta) -> bool:
+    """Whether such a mail went out, or will; one that was called back told nobody."""
     mails = OutgoingMail.objects.filter(workspace=workspace, kind=kind)
-    # One that failed or was called back told nobody.
     mails = mails.exclude(state=OutgoingMail.State.FAILED)
     return mails.filter(created_at__gt=timezone.now() - within).exists()
 
