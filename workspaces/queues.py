@@ -6,29 +6,29 @@ which its worker writes down: an old one says that the queue is not worked off, 
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
-import redis
+from celery import current_app
 from django.conf import settings
 from django.utils import timezone
 
 from deploy.models import Heartbeat
 
-SECONDS = 0.5
 # How long a queue may take until the beat in it comes through.
 MINUTES: Mapping[str, int] = settings.QUEUE_MINUTES
 
 
 def depths() -> dict[str, int] | None:
     """Return how many tasks wait in each queue; None when Redis does not answer at once."""
-    client = redis.Redis.from_url(
-        settings.REDIS_URL, socket_connect_timeout=SECONDS, socket_timeout=SECONDS
-    )
     try:
-        with client, client.pipeline(transaction=False) as asked:
+        # Celery's own connection: it knows which of Redis's databases the queues are in.
+        with current_app.connection_for_read() as connection:
+            channel: Any = connection.default_channel
+            asked = channel.client.pipeline(transaction=False)
             for name in MINUTES:
                 asked.llen(name)
             return dict(zip(MINUTES, asked.execute(), strict=True))
-    except (redis.RedisError, OSError):
+    except Exception:  # whatever the broker's client raises
         return None
 
 
