@@ -1,6 +1,7 @@
 """What tests of workspaces share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 
 import pytest
 from django.test import Client
@@ -8,6 +9,8 @@ from pytest_django import Settings
 
 from accounts.models import User
 from tests import factories
+from tests.workspaces.webhooks import receiver as receivers
+from tests.workspaces.webhooks.receiver import Receiver
 from workspaces import outside
 
 SignIn = Callable[[User], Client]
@@ -28,6 +31,14 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOOK_UP_SECONDS", "CHECK_SECONDS", "CONNECT_SECONDS"):
         monkeypatch.setattr(outside, name, 60.0)
     monkeypatch.setattr(outside, "WHOLE_SECONDS", 120.0)
+
+
+@pytest.fixture
+def receiver(settings: Settings) -> Iterator[Receiver]:
+    """Where messages of webhooks arrive; the operators allow this machine by name."""
+    settings.WEBHOOK_ALLOWED_NETWORKS = [ip_network("127.0.0.0/8")]
+    with receivers.listening() as receiver:
+        yield receiver
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
 """Webhooks over the API: of a workspace, and the operators'."""
 
-from collections.abc import Iterator
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from pytest_django import Settings
 
 from accounts.models import User
 from tests import factories
 from tests.workspaces.api.conftest import Api, api_of, code_of
-from tests.workspaces.webhooks import receiver as receivers
 from tests.workspaces.webhooks.receiver import Receiver
 from workspaces import outbox, sending, services
 from workspaces.models import Delivery, IdempotencyKey, Role, Webhook, Workspace
@@ -18,13 +14,6 @@ from workspaces.models import Delivery, IdempotencyKey, Role, Webhook, Workspace
 pytestmark = pytest.mark.django_db
 
 HOOKS = "/workspaces/trees/webhooks"
-
-
-@pytest.fixture
-def receiver(settings: Settings) -> Iterator[Receiver]:
-    settings.WEBHOOK_ALLOWED_NETWORKS = [ip_network("127.0.0.0/8")]
-    with receivers.listening() as receiver:
-        yield receiver
 
 
 @pytest.fixture

@@ -1,28 +1,17 @@
 """What tests of webhooks share: a workspace, a real receiver, and a webhook that leads to it."""
 
 import queue
-from collections.abc import Iterator
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from pytest_django import Settings
 
 from accounts.models import User
 from tests import factories
-from tests.workspaces.webhooks import receiver as receivers
 from tests.workspaces.webhooks.receiver import Receiver
 from tests.workspaces.webhooks.support import Hook
 from workspaces import calls as broker
 from workspaces import webhooks
 from workspaces.models import Webhook, Workspace
-
-
-@pytest.fixture
-def receiver(settings: Settings) -> Iterator[Receiver]:
-    settings.WEBHOOK_ALLOWED_NETWORKS = [ip_network("127.0.0.0/8")]
-    with receivers.listening() as receiver:
-        yield receiver
 
 
 @pytest.fixture

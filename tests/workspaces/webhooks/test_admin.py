@@ -1,16 +1,11 @@
 """The operators' own webhooks, in the admin."""
 
-from collections.abc import Iterator
-from ipaddress import ip_network
-
 import pytest
 from django.test import Client
-from pytest_django import Settings
 
 from accounts.models import User
 from tests import factories
 from tests.workspaces.html import Page
-from tests.workspaces.webhooks import receiver as receivers
 from tests.workspaces.webhooks.receiver import Receiver
 from workspaces import sending, services, webhooks
 from workspaces.models import Delivery, Webhook
@@ -18,13 +13,6 @@ from workspaces.models import Delivery, Webhook
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/workspaces/webhook/"
-
-
-@pytest.fixture
-def receiver(settings: Settings) -> Iterator[Receiver]:
-    settings.WEBHOOK_ALLOWED_NETWORKS = [ip_network("127.0.0.0/8")]
-    with receivers.listening() as receiver:
-        yield receiver
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """The webhook pages, as a browser without JavaScript has them."""
 
 import re
-from collections.abc import Iterator
 from datetime import timedelta
-from ipaddress import ip_network
 
 import pytest
 from django.test import Client
 from django.utils import timezone
-from pytest_django import Settings
 
 from accounts.models import User
 from tests import factories
@@ -22,18 +19,6 @@ from workspaces.models import Delivery, Webhook, Workspace
 pytestmark = pytest.mark.django_db
 
 ADDRESS = "/workspaces/trees/webhooks/"
-
-
-@pytest.fixture
-def receiver(settings: Settings) -> Iterator[Receiver]:
-    settings.WEBHOOK_ALLOWED_NETWORKS = [ip_network("127.0.0.0/8")]
-    with receivers.listening() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def workspace(owner: User) -> Workspace:
-    return factories.make_workspace(owner, "trees")
 
 
 @pytest.fixture
