@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.core.servers.basehttp import WSGIRequestHandler
 from django.db import connection
+from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
 
 from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi
@@ -107,17 +108,34 @@ def _container_report(client: docker.APIClient, container: str) -> tuple[str, st
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Part every connection, such as deploy.notify's, before the database is dropped.
+def django_db_setup(
+    django_test_environment: None,
+    django_db_modify_db_settings: None,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[None]:
+    """The test database, for whoever asks.
 
-    Tests with real transactions empty all tables. As the owner, and in this database only, we let
-    them; UPDATE and DELETE of the audit log stay refused.
+    pytest-django's own makes it only where some test of the selection has its mark, and with the
+    mark come a transaction or a flush for each test. Tests with real transactions empty all tables:
+    as the owner, and in this database only, we let them; UPDATE and DELETE of the audit log stay
+    refused.
     """
-    with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE accounts_auditentry DISABLE TRIGGER append_only_truncate")
+    with django_db_blocker.unblock():
+        made = setup_databases(
+            verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set()
+        )
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE accounts_auditentry DISABLE TRIGGER append_only_truncate")
     yield
     with django_db_blocker.unblock():
         part_all_connections()
+        teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture
+def without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis does not answer those who look into the queues: nobody listens at its address."""
+    monkeypatch.setenv("CELERY_BROKER_READ_URL", "redis://127.0.0.1:1/0")
 
 
 @pytest.fixture(scope="session")

@@ -166,8 +166,7 @@ def test_strangers_hear_whether_and_not_why(
 
 
 @pytest.mark.usefixtures("token", "usable")
-def test_redis_is_down(client: Client, settings: Settings) -> None:
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+def test_redis_is_down(client: Client, without_redis: None) -> None:
     checks = client.get("/readyz", headers=SHOWN).json()["checks"]
     assert checks["redis"]["code"] == "redis_down"
     assert numbers(client)["redis_up", ""] == 0

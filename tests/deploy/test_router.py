@@ -19,7 +19,6 @@ import docker
 import httpx
 import jwt
 import pytest
-from django.db import connection
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 from websockets.sync.client import connect
@@ -47,12 +46,6 @@ from workspaces.models import Member, Plan, Role, Visibility, Workspace
 _numbers = count(1)
 
 HTML = {"Accept": "text/html"}
-
-
-@pytest.mark.django_db
-def test_a_database_of_its_own() -> None:
-    """pytest-django makes the test database only where some test is marked; here one is."""
-    assert connection.settings_dict["NAME"].startswith("test_")
 
 
 @pytest.fixture(scope="module")

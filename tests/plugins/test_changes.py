@@ -30,15 +30,12 @@ from deploy.reconcile import spec_of
 from deploy.states import Desired, Observed, StopReason
 from tests.deploy.boxes import wait_for
 from tests.deploy.workspace_support import one_builds
-from tests.faults.conftest import made_database
 from tests.plugins import shop as code
 from tests.plugins.changing import Mortals, Place, World, log_tail, steps_of
 from tests.plugins.shop import Shop
 from workspaces import catalogue, changes, releases, tasks
 from workspaces.models import Approval, Change, Plugin
 from workspaces.services import Refused
-
-__all__ = ["made_database"]
 
 T = TypeVar("T")
 SETTINGS = {
@@ -57,7 +54,7 @@ VALUE = "hunter2-a-very-secret-value"
 
 @pytest.fixture(scope="module")
 def world(
-    made_database: None,
+    django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
     workspace_image: str,
     tmp_path_factory: pytest.TempPathFactory,

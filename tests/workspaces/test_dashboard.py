@@ -13,7 +13,6 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from pytest_django import Settings
 
 from accounts.models import User
 from deploy import hosts
@@ -163,9 +162,8 @@ def test_times_leave_spares_out(staff: User) -> None:
     assert dashboard.front_page(staff)["times"][0].count == 0
 
 
-def test_without_redis_the_page_says_so(operator: Client, settings: Settings, staff: User) -> None:
-    assert queues.depths() is not None
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+@pytest.mark.usefixtures("without_redis")
+def test_without_redis_the_page_says_so(operator: Client, staff: User) -> None:
     assert queues.depths() is None
     response = operator.get("/admin/")
     assert response.status_code == 200

@@ -19,6 +19,7 @@ from tests.workspaces.gateway_support import (
     path_of,
     sign_in,
     verdict,
+    without_id,
 )
 from workspaces import members, services
 from workspaces.models import Member, Role, Visibility, Workspace
@@ -111,11 +112,6 @@ def test_who_was_a_member_reads_on_as_everybody_does(public: Workspace, owner: U
     assert claims_of(ask(public, session))["visitor"]
     services.set_visibility(public, owner, Visibility.PRIVATE)
     assert verdict(ask(public, session)) == "sign-in"
-
-
-def without_id(response: HttpResponse) -> dict[str, str]:
-    """What an answer says in its headers; each has a name of its own in the logs."""
-    return {name: value for name, value in response.headers.items() if name != "X-Request-ID"}
 
 
 def test_closed_again_it_is_like_none(public: Workspace, owner: User) -> None:
