@@ -149,7 +149,7 @@ def test_what_is_missing_has_a_code(client: Client) -> None:
 def test_a_missing_migration(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_migrated", False)
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE name = '0050_audit'")
+        cursor.execute("DELETE FROM django_migrations WHERE name = '0004_audit'")
     checks = client.get("/readyz", headers=SHOWN).json()["checks"]
     assert checks["migrations"]["code"] == "migrations_missing"
 

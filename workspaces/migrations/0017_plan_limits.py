@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("workspaces", "0020_teams"),
+        ("workspaces", "0016_teams"),
     ]
 
     operations = [

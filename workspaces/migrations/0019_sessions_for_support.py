@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("workspaces", "0040_support_and_rebuild"),
+        ("workspaces", "0018_support_and_rebuild"),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("workspaces", "0030_plan_limits"),
+        ("workspaces", "0017_plan_limits"),
     ]
 
     operations = [

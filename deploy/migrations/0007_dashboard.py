@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("deploy", "0030_usage"),
+        ("deploy", "0006_usage"),
     ]
 
     operations = [

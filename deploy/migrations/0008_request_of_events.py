@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("deploy", "0040_dashboard"),
+        ("deploy", "0007_dashboard"),
     ]
 
     operations = [
