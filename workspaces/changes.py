@@ -285,6 +285,7 @@ def remove_secret(workspace: Workspace, by: User, name: str) -> None:
             raise Refused(f"There is no secret {name[:70]!r}.", code="not_found")
         kept = {k: v for k, v in current.instance.secrets.items() if k != name}
         lifecycle.set_secrets(current.instance.pk, kept)
+        _outdo(current, name)
         activity.note(current, by, "removed_secret", name)
 
 
@@ -301,7 +302,18 @@ def set_secret(workspace: Workspace, by: User, name: str, value: str) -> None:
         _refuse_too_many(secrets)
         services.hold_to_restarts(current, by)
         lifecycle.change_spec(current.instance.pk, "set_secret", secrets=secrets)
+        _outdo(current, name)
         activity.note(current, by, "set_secret", name)
+
+
+def _outdo(workspace: Workspace, name: str) -> None:
+    """Take a secret out of the change that is under way: what it brings is older than this word.
+
+    The caller holds the workspace, as the change's worker does when it puts its secrets in.
+    """
+    change = workspace.changes.select_for_update().filter(state=Change.State.OPEN).first()
+    if change and change.secrets.pop(name, None):
+        change.save(update_fields=["secrets"])
 
 
 def reseal_secrets() -> int:

@@ -320,6 +320,20 @@ def test_what_is_replaced_meanwhile_stays(
     assert kept(workspace) == dict.fromkeys(BOTH, "newer")
 
 
+def test_what_is_set_or_forgotten_during_the_build_outdoes_the_change(
+    workspace: Workspace, keyed: Change, run: Run
+) -> None:
+    operator = factories.make_user(is_staff=True)
+
+    def meanwhile() -> None:
+        if "OLD_KEY" in kept(workspace):  # asked for a second time to have the image for sure
+            changes.remove_secret(workspace, operator, "OLD_KEY")
+            changes.set_secret(workspace, operator, "NEW_KEY", "newer")
+
+    assert run(keyed, meanwhile).state == Change.State.DONE
+    assert kept(workspace) == {"NEW_KEY": "newer"}
+
+
 def test_keys_are_rotated_under_a_change(
     workspace: Workspace, keyed: Change, run: Run, settings: Settings
 ) -> None:
