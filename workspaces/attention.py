@@ -361,10 +361,14 @@ def _off(named: int) -> tuple[int, list[Item]]:
 def _mails(named: int) -> tuple[int, list[Item]]:
     now = timezone.now()
     waits = Q(state=OutgoingMail.State.PENDING, attempts__gt=0, created_at__lt=now - MAIL_AFTER)
-    failed = Q(state=OutgoingMail.State.FAILED, attempted_at__gt=now - MAIL_FAILED_WITHIN)
+    # Who waits for it may have got an uncertain one or not: nobody sends it again.
+    over = (OutgoingMail.State.FAILED, OutgoingMail.State.UNCERTAIN)
+    failed = Q(state__in=over, attempted_at__gt=now - MAIL_FAILED_WITHIN)
 
     def item(mail: OutgoingMail) -> Item:
-        words = f"The mail {mail} does not go out: {_first_line(mail.error)}"
+        uncertain = mail.state == OutgoingMail.State.UNCERTAIN
+        what = "may not have gone out" if uncertain else "does not go out"
+        words = f"The mail {mail} {what}: {_first_line(mail.error)}"
         url = _page("workspaces_outgoingmail", mail.pk)
         return Item("mail-failing", str(mail), words, url, mail.created_at)
 

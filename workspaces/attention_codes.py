@@ -223,13 +223,17 @@ CODES: Mapping[str, Code] = {
     "mail-failing": Code(
         "Mail does not go out",
         "A mail about a workspace has waited for more than an hour, although it was tried, or was "
-        "given up within the last day. An invitation that nobody gets, an owner who does not hear "
-        "that their workspace is deleted: the people concerned cannot know.",
+        "given up within the last day. Or the mail server broke off before it said whether it took "
+        "one: that counts as sent, lest somebody is told twice, and may be lost. An invitation "
+        "that nobody gets, an owner who does not hear that their workspace is deleted: the people "
+        "concerned cannot know.",
         (
             "Read the error. One address that the mail server refuses is that address's fault.",
             "Otherwise look at the mail server, and at EMAIL_URL and DEFAULT_FROM_EMAIL.",
-            "What waits is sent by itself once the server takes it. What was given up is not: "
-            "tell these people, or have the invitation sent again.",
+            "What waits is sent by itself once the server takes it. What was given up, or may be "
+            "lost, is not: tell these people, or have the invitation sent again.",
+            "When all are uncertain, the server takes longer to answer than EMAIL_TIMEOUT, as one "
+            "does that looks for viruses first: raise that.",
         ),
         "When it concerns all mail: then nobody can verify an address either.",
         urgent=True,

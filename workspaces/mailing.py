@@ -21,7 +21,7 @@ from typing import Any
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, QuerySet
 from django.template.loader import render_to_string
 from django.utils import timezone
 
@@ -122,6 +122,13 @@ def due() -> QuerySet[OutgoingMail]:
     """Return what the beat has sent."""
     ready = OutgoingMail.objects.filter(state=State.PENDING, next_attempt_at__lte=timezone.now())
     return ready.order_by("next_attempt_at")[:TAKEN_UP_AT_ONCE]
+
+
+def lately() -> dict[str, int]:
+    """Return how many mails of the last day are in each state."""
+    rows = OutgoingMail.objects.filter(created_at__gt=timezone.now() - timedelta(days=1))
+    counted = dict(rows.order_by().values_list("state").annotate(Count("pk")))
+    return {state.value: counted.get(state.value, 0) for state in State}
 
 
 def send(pk: str) -> None:

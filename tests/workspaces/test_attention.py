@@ -262,6 +262,7 @@ def test_mail_that_may_still_come_or_that_nobody_wants_any_more_is_fine(well: Wo
         {"state": "pending", "attempts": 1, "created_at": ago(minutes=50)},
         {"state": "pending", "attempts": 0, "created_at": ago(hours=2)},
         {"state": "failed", "attempts": 1, "attempted_at": ago(hours=25)},
+        {"state": "uncertain", "attempts": 1, "attempted_at": ago(hours=25)},
         {"state": "sent", "attempts": 2, "attempted_at": ago(hours=2)},
     )
     for number, fields in enumerate(fine):
