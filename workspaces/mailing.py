@@ -47,7 +47,8 @@ _REFUSALS = (
 
 # Control characters, and those that turn the direction of what follows.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-_ADDRESS = re.compile(r"://|www\.", re.IGNORECASE)
+# What programs that read mail make a link of: `pay-now.com` too, with any character for the dot.
+_ADDRESS = re.compile(r"://|www\.|\w[.\u3002\uff0e\uff61][^\W\d_]{2,}", re.IGNORECASE)
 
 State = OutgoingMail.State
 _SEND = "workspaces.tasks.send_mail"
@@ -86,13 +87,15 @@ def write(
     _wake(mail)
 
 
-def plain(name: str, instead: str = "Somebody") -> str:
+def plain(name: str, instead: str = "Somebody", *, address: str = "") -> str:
     """Return a name that people gave, for a mail: without what hides text or turns its direction.
 
-    One with an address of the web in it is none: by our mails, strangers would be sent there.
+    One with an address of the web in it is none: by our mails, strangers would be sent there. Who
+    gave no name is called by their mail `address`, which is fine.
     """
     shown = " ".join(_HIDDEN.sub(" ", name).split())
-    return shown if shown and not _ADDRESS.search(shown) else instead
+    leads_away = shown != address and _ADDRESS.search(shown)
+    return shown if shown and not leads_away else instead
 
 
 def call_back(key: str, why: str) -> None:

@@ -61,9 +61,10 @@ def deletion(deed: Activity, purge_at: datetime) -> None:
 
     At most once an hour; the date of a second deletion then is later than the one in the mail.
     """
-    who = deed.user.display_name if deed.user else "Somebody"
+    by = deed.user
+    who = mailing.plain(by.display_name, address=by.email) if by else "Somebody"
     if not _told_lately(deed.workspace, "deletion", QUIET_AFTER_DELETION):
-        _tell(deed.workspace, "deletion", str(deed.pk), who=mailing.plain(who), purge_at=purge_at)
+        _tell(deed.workspace, "deletion", str(deed.pk), who=who, purge_at=purge_at)
 
 
 def restored(workspace: Workspace) -> None:

@@ -80,9 +80,14 @@ def test_names_are_taken_as_they_are(workspace: Workspace, owner: User, boss: Us
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        ("Ash \u202egpj.exe\x07", "Ash gpj.exe"),
+        ("Ash \u202egpj_exe\x07", "Ash gpj_exe"),
         ("Read https://evil.example", None),
         ("WWW.evil.example", None),
+        ("Claim at Pay-Now.com", None),
+        ("evil.example/login", None),
+        ("zahl.рф", None),
+        ("evil\u3002example", None),
+        ("Release 1.25, St. Mary & co.", "Release 1.25, St. Mary & co."),
         ("\u2066\u200e", None),
         ("Дуб і ясен 👩‍🌾", "Дуб і ясен 👩‍🌾"),  # noqa: RUF001
     ],
@@ -96,6 +101,12 @@ def test_a_name_sends_nobody_anywhere(
     mail = OutgoingMail.objects.get()
     assert mail.subject == f"Your workspace “{shown or 'trees'}” is being deleted"
     assert f"{shown or 'Somebody'} asked for the deletion of" in body_of(mail)
+
+
+def test_who_gave_no_name_is_called_by_the_address(workspace: Workspace, owner: User) -> None:
+    Profile.objects.all().delete()
+    services.delete(workspace, owner)
+    assert "ada@example.org asked for the deletion of" in body_of(OutgoingMail.objects.get())
 
 
 def test_deleting_it_again_and_again_fills_no_mailbox(
