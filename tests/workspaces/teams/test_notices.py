@@ -165,6 +165,7 @@ def test_a_failure_is_told_at_the_third_attempt_and_then_no_more(workspace: Work
 
 def test_flapping_is_one_failure(workspace: Workspace) -> None:
     fail(workspace, 3)
+    OutgoingMail.objects.update(state=OutgoingMail.State.SENT)
     for _ in range(3):
         attempts = Instance.objects.get(pk=workspace.instance_id).attempts
         come_up(workspace)
@@ -256,3 +257,38 @@ def test_a_deletion_that_is_undone_before_its_mail_went_out_is_not_told(
     services.delete(workspace, owner)
     waits = OutgoingMail.objects.filter(state=OutgoingMail.State.PENDING)
     assert waits.count() == 1, "the second deletion is told: of the first, nobody heard"
+
+
+def waiting() -> list[str]:
+    """The kinds of mails that go out once the mail server is back."""
+    return list(OutgoingMail.objects.filter(state="pending").values_list("kind", flat=True))
+
+
+def test_what_is_over_before_its_mail_went_out_is_not_told(
+    workspace: Workspace, boss: User
+) -> None:
+    """The mail server is away meanwhile."""
+    operations.suspend(workspace, boss, "Unpaid.")
+    operations.resume(workspace, boss)
+    assert waiting() == ["resumed"]
+    operations.suspend(workspace, boss, "Unpaid again.")
+    assert waiting() == ["suspended"]
+    operations.resume(workspace, boss)
+    assert waiting() == ["resumed"]
+
+
+def test_a_failure_that_is_over_before_its_mail_went_out_is_not_told(
+    workspace: Workspace, boss: User
+) -> None:
+    """The mail server is away meanwhile. However often that happens, one that fails is told of."""
+    fail(workspace, 3)
+    assert waiting() == ["failed"]
+    for _ in range(3):
+        attempts = Instance.objects.get(pk=workspace.instance_id).attempts
+        come_up(workspace)
+        assert waiting() == []
+        Instance.objects.filter(pk=workspace.instance_id).update(attempts=attempts)
+        fail(workspace, 2)
+        assert waiting() == ["failed"]
+    operations.suspend(workspace, boss, "Enough.")
+    assert waiting() == ["suspended"]
