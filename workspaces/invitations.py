@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.utils import timezone
 
 from accounts import audit
@@ -32,6 +32,9 @@ TO_ONE_ADDRESS_PER_DAY = 5
 KEPT = timedelta(days=30)
 ONLY_OWNERS = "Only an owner invites people."
 
+A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
+_inviter = Prefetch("invited_by", User.objects.with_names())
+
 ROLE_WORDS = {
     Role.VIEWER: "you can read everything",
     Role.EDITOR: "you can read everything, upload and change data",
@@ -46,13 +49,17 @@ def pending(workspace: Workspace) -> QuerySet[Invitation]:
 
 def _good() -> QuerySet[Invitation]:
     """Return the invitations that can be accepted now."""
-    return Invitation.objects.filter(
-        accepted_at=None,
-        withdrawn_at=None,
-        expires_at__gt=timezone.now(),
-        workspace__deleted_at=None,
-        workspace__purged_at=None,
-    ).select_related("workspace__instance", "invited_by")
+    return (
+        Invitation.objects.filter(
+            accepted_at=None,
+            withdrawn_at=None,
+            expires_at__gt=timezone.now(),
+            workspace__deleted_at=None,
+            workspace__purged_at=None,
+        )
+        .select_related("workspace__instance")
+        .prefetch_related(_inviter)
+    )
 
 
 # --- what owners do ------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from allauth.account.models import EmailAddress
 from django.core import mail
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
 from tests import factories
@@ -15,6 +17,7 @@ from tests.workspaces.teams.support import token_for
 from workspaces import invitations, members
 from workspaces.models import Member, Role, Visibility, Workspace
 from workspaces.services import Refused
+from workspaces.views import INVITED
 
 pytestmark = pytest.mark.django_db
 
