@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
+from django.contrib.sessions.models import Session
 from django.core import mail
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from accounts import came_for
 from accounts.models import User
 from tests import factories
 from tests.workspaces.html import Page
@@ -157,11 +159,9 @@ def test_an_existing_person_signs_in_and_accepts(workspace: Workspace, link: str
     assert "n…@example.org" in shown
     assert "new@example.org" not in shown
     assert browser.post(link).status_code == 200, "nobody is signed in: it shows how"
-    login = browser.get(f"/account/login/?next={link}")
-    assert link in text_of(login)
-    signed_in = browser.post(
-        "/account/login/", {"login": "new@example.org", "password": PASSWORD, "next": link}
-    )
+    assert {"/account/login/", "/account/signup/"} <= Page(shown).links, "no key in an address"
+    told = {"login": "new@example.org", "password": PASSWORD}
+    signed_in = browser.post("/account/login/", told)
     assert signed_in["Location"] == link
     asked = text_of(browser.get(link))
     assert 'id="do-accept"' in asked
@@ -173,9 +173,10 @@ def test_an_existing_person_signs_in_and_accepts(workspace: Workspace, link: str
 
 def test_a_new_person_signs_up_verifies_and_is_back(workspace: Workspace, link: str) -> None:
     browser = Client()
-    browser.post(
-        "/account/signup/", {"email": "new@example.org", "password1": PASSWORD, "next": link}
-    )
+    browser.get(link)
+    browser.post("/account/signup/", {"email": "new@example.org", "password1": PASSWORD})
+    token = link.split("/")[2]
+    assert not any(token in str(one.get_decoded()) for one in Session.objects.all())
     (message,) = mail.outbox
     found = re.search(r"/account/confirm-email/\S+", str(message.body))
     assert found
@@ -199,6 +200,52 @@ def test_who_verified_in_another_browser_finds_it_in_the_list(
     stranger = sign_in(factories.make_user())
     assert stranger.post(f"/invitations/{one.pk}/accept/").status_code == 404
     assert Client().post(f"/invitations/{one.pk}/accept/").status_code == 302
+
+
+def test_signing_in_leads_to_an_invitation_once(link: str) -> None:
+    factories.make_user("eve@example.org", password=PASSWORD)
+    browser = Client()
+    told = {"login": "eve@example.org", "password": PASSWORD}
+    browser.get(link)
+    cookie = browser.cookies[came_for.COOKIE]
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Lax"
+    elsewhere = browser.post("/account/login/", {**told, "next": "/account/tokens/"})
+    assert elsewhere["Location"] == "/account/tokens/", "who says where to goes there"
+    browser.get(link)
+    browser.post("/account/logout/")
+    assert browser.post("/account/login/", told)["Location"] == "/workspaces/"
+
+
+@pytest.mark.parametrize("path", ["//evil.example/", "https://evil.example/", "javascript:x"])
+def test_a_forged_cookie_leads_nowhere(path: str, db: None) -> None:
+    factories.make_user("eve@example.org", password=PASSWORD)
+    browser = Client()
+    browser.cookies[came_for.COOKIE] = path
+    told = {"login": "eve@example.org", "password": PASSWORD}
+    assert browser.post("/account/login/", told)["Location"] == "/workspaces/"
+
+
+def test_many_invitations_cost_as_much_as_one(
+    sign_in: Any, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invitations, "TO_ONE_ADDRESS_PER_DAY", 100)
+    somebody = factories.make_user("new@example.org")
+    browser = sign_in(somebody)
+
+    def invite(count: int) -> None:
+        for _ in range(count):
+            by = factories.make_user()
+            invitations.invite(factories.make_workspace(by), by, "new@example.org", Role.VIEWER)
+
+    invite(1)
+    browser.get("/workspaces/")
+    with CaptureQueriesContext(connection) as one:
+        browser.get("/workspaces/")
+    invite(INVITED)
+    with django_assert_num_queries(len(one)):
+        page = text_of(browser.get("/workspaces/"))
+    assert page.count("You are invited to") == INVITED
 
 
 @pytest.mark.parametrize("claimed", [True, False])
