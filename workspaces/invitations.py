@@ -2,8 +2,8 @@
 
 Only owners invite, operators do not: they would let themselves in. Who has the link may look, but
 only who has verified the address may accept: a forwarded mail opens nothing. What was sent stays
-good when the one who sent it loses the role or leaves, for it is the workspace that invites; its
-owners see it in their list and can withdraw it.
+good when the one who sent it leaves, for it is the workspace that invites; its owners see it in
+their list and can withdraw it. When another one takes the role from them, it is withdrawn.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,17 @@ from django.utils import timezone
 
 from accounts import audit
 from accounts.models import User
-from workspaces import activity, mailing, members
+from workspaces import activity, mailing
 from workspaces.handoff_tokens import digest, new_token
 from workspaces.models import Invitation, Member, OutgoingMail, Role, Workspace
-from workspaces.services import Refused, TooOften, changing, demand_owner
+from workspaces.services import Refused, TooOften, changing, demand_owner, room_to_own
 
 KIND = "invitation"
 MAX_EMAIL = 254
 # Whoever sends them, and from wherever: nobody is bothered more often in a day.
 TO_ONE_ADDRESS_PER_DAY = 5
 KEPT = timedelta(days=30)
+OPERATORS = "The team of cloudapp"
 ONLY_OWNERS = "Only an owner invites people."
 
 A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
@@ -120,6 +121,17 @@ def withdraw(workspace: Workspace, by: User, pk: int) -> None:
         _note(invitation, by, "withdrew_invitation")
 
 
+def withdraw_those_of(workspace: Workspace, by: User, sender: User) -> None:
+    """Take back all that somebody sent who is no owner any more. The caller holds the row."""
+    _withdraw(pending(workspace).filter(invited_by=sender), by)
+
+
+def _withdraw(chosen: QuerySet[Invitation], by: User) -> None:
+    for invitation in chosen:
+        _close(invitation)
+        _note(invitation, by, "withdrew_invitation")
+
+
 # --- what those do who are invited ---------------------------------------------------------------
 
 
@@ -170,12 +182,45 @@ def accept(invitation: Invitation, user: User) -> Workspace:
             words = f"First verify that {masked(good.email)} is yours."
             raise Refused(words, code="role_too_low")
         if how.member is None:
-            members.add(current, user, Role(good.role), invitation=good.pk)
+            let_in(current, user, Role(good.role), invitation=good.pk)
         else:
             audit.note(user, "used_invitation", good, workspace=current.pk)
         good.accepted_at, good.accepted_by = timezone.now(), user
         good.save(update_fields=["accepted_at", "accepted_by"])
     return current
+
+
+def let_in(
+    workspace: Workspace, user: User, role: Role, *, invitation: int | None = None
+) -> Member:
+    """Make somebody a member who was invited, by the invitation of this number.
+
+    Raises Refused, code member_limit when it is full.
+    """
+    with changing(workspace, person=user.pk) as current:
+        if current.members.filter(user=user).exists():
+            raise Refused("This person belongs to the workspace already.")
+        room_for_another(current)
+        if role == Role.OWNER:
+            room_to_own(current, user)
+        more = {"invitation": invitation}
+        activity.note(current, user, "joined", f"as {A_ROLE[role]}", more=more)
+        return Member.objects.create(workspace=current, user=user, role=role)
+
+
+def room_for_another(workspace: Workspace) -> None:
+    """Refuse more members than the plan allows. The caller holds the row, as by `changing`.
+
+    So of two who come at once, the second one is counted behind the first.
+    """
+    limit = workspace.plan.max_members
+    if workspace.members.count() >= limit:
+        words = (
+            f"A workspace of the plan {workspace.plan} has room for {limit} "
+            f"{'member' if limit == 1 else 'members'}. Take somebody out first, or ask the "
+            "operators for another plan."
+        )
+        raise Refused(words, code="member_limit")
 
 
 def masked(email: str) -> str:
@@ -301,15 +346,18 @@ def _call_back(invitation: Invitation) -> None:
 
 
 def _mail(invitation: Invitation, token: str, by: User) -> None:
+    """Who the operators are is not told: `by` is one where nobody of the workspace invites."""
+    owner = invitation.workspace.members.filter(user=by, role=Role.OWNER).exists()
+    inviter = mailing.plain(by.display_name, by.email) if owner else OPERATORS
     mailing.write(
         KIND,
         invitation.email,
         key=_key(invitation),
         workspace=invitation.workspace,
         by=by,
-        inviter=mailing.plain(by.display_name, by.email),
-        inviter_email=by.email,
-        role=members.A_ROLE[Role(invitation.role)],
+        inviter=inviter,
+        inviter_email=by.email if owner else inviter,
+        role=A_ROLE[Role(invitation.role)],
         role_words=ROLE_WORDS[Role(invitation.role)],
         expires_at=invitation.expires_at,
         link=f"{settings.CLOUD_URL}/invitations/{token}/",

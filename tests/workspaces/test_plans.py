@@ -13,8 +13,8 @@ from deploy.states import Desired, Observed, Status
 from tests import factories
 from tests.workspaces.test_plugins_page import approve
 from tests.workspaces.test_services import at_once
-from workspaces import deeds, members, operations, plans, services
-from workspaces.models import Plan, Role, Workspace
+from workspaces import changes, deeds, invitations, operations, plans, services
+from workspaces.models import Change, Plan, Role, Step, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
@@ -282,12 +282,12 @@ def test_members_are_counted(owner: User, plan: Plan) -> None:
     (workspace,) = many(owner, 1)
     Plan.objects.update(max_members=2)
     friend = factories.make_user(name="Grace")
-    members.add(workspace, friend, Role.EDITOR)
+    invitations.let_in(workspace, friend, Role.EDITOR)
     assert str(workspace.activities.get()) == "joined as an editor"
     with pytest.raises(services.Refused, match="belongs to the workspace already"):
-        members.add(workspace, friend, Role.VIEWER)
+        invitations.let_in(workspace, friend, Role.VIEWER)
     with pytest.raises(services.Refused, match="room for 2 members") as caught:
-        members.add(workspace, factories.make_user(), Role.VIEWER)
+        invitations.let_in(workspace, factories.make_user(), Role.VIEWER)
     assert caught.value.code == "member_limit"
     assert workspace.members.count() == 2
 
@@ -297,7 +297,7 @@ def test_of_many_who_come_at_once_as_many_as_may_get_in(owner: User) -> None:
     workspace = factories.make_workspace(owner)
     Plan.objects.update(max_members=3)
     people = [factories.make_user() for _ in range(8)]
-    raised = at_once(8, lambda n: members.add(workspace, people[n], Role.VIEWER) and None)
+    raised = at_once(8, lambda n: invitations.let_in(workspace, people[n], Role.VIEWER) and None)
     codes = [getattr(error, "code", error) for error in raised]
     assert codes == ["member_limit"] * 6
     assert workspace.members.count() == 3
