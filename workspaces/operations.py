@@ -45,8 +45,9 @@ def resume(workspace: Workspace, by: User) -> None:
 def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
     """Give it another plan. What runs is replaced by a container with the new limits, if need be.
 
-    Where too many of that plan are being replaced already, it takes its turn and follows later. One
-    with more members or data than the new plan allows keeps them; it gets no further ones.
+    Where too many of that plan are being replaced already, or its plugins are being changed, it
+    takes its turn and follows later. One with more members or data than the new plan allows keeps
+    them; it gets no further ones.
     """
     with changing(workspace) as current:
         if current.plan_id == plan.pk:

@@ -275,6 +275,29 @@ def test_those_that_somebody_wakes_take_no_places(owner: User, plan: Plan) -> No
     assert moved(plan) >= set(lagging)
 
 
+def test_a_change_of_plugins_that_is_under_way_goes_first(
+    owner: User, operator: User, plan: Plan
+) -> None:
+    """At its switch, the instance has the new set already, which may need the internet, and the
+    workspace the old one still.
+    """
+    workspace = factories.make_workspace(owner)
+    change = changes.request(workspace, None, [])
+    Change.objects.filter(pk=change.pk).update(step=Step.SWITCH)
+    lifecycle.change_spec(workspace.instance_id, "change_plugins", internet=True)
+    big = Plan.objects.create(name="Big", memory_mb=2048, disk_mb=77)
+    operations.change_plan(workspace, operator, big)
+    plans.follow_all()
+    instance = Instance.objects.get(pk=workspace.instance_id)
+    assert (instance.internet, instance.memory_mb, instance.generation) == (True, 512, 2)
+    assert instance.disk_mb == 77, "what needs no other container counts at once"
+    assert Workspace.objects.get().plan == big
+    Change.objects.filter(pk=change.pk).update(state=Change.State.DONE)
+    plans.follow_all()
+    instance.refresh_from_db()
+    assert (instance.internet, instance.memory_mb, instance.generation) == (False, 2048, 3)
+
+
 # --- members -------------------------------------------------------------------------------------
 
 
