@@ -261,7 +261,8 @@ CODES: Mapping[str, Code] = {
         "one that is newer than a backup of the database that was restored. It may be all that is "
         "left of a customer's data, so we never remove it.",
         (
-            "Find out whose it was: the activity of a forgotten workspace names its volume.",
+            "Find out whose it was: the activity of a forgotten workspace names its volume. Where "
+            "that was deleted before, its owners were told that the data goes: remove it.",
             "Give the data back or keep it, or remove it by hand: `docker volume rm NAME`.",
         ),
         "After a restored backup: these are the customers whose data the backup does not know.",

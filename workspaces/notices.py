@@ -82,9 +82,13 @@ def restored(workspace: Workspace) -> None:
     _call_back(workspace, "deletion", "The deletion was undone before it was sent.")
 
 
-def forgotten(deed: Activity) -> None:
-    """Tell that the operators closed it for good, because its container is gone."""
-    _tell(deed.workspace, "forgotten", str(deed.pk))
+def forgotten(deed: Activity, *, was_deleted: bool) -> None:
+    """Tell that the operators closed it for good, because its container is gone.
+
+    Of one `was_deleted`, which could not be removed in time, that does not come as a surprise.
+    """
+    _call_back(deed.workspace, "deletion", "It is closed for good.")
+    _tell(deed.workspace, "forgotten", str(deed.pk), was_deleted=was_deleted)
 
 
 def _disk_nearly_full(workspace: Workspace, event: InstanceEvent) -> None:

@@ -129,7 +129,8 @@ def forget(workspace: Workspace, by: User) -> None:
             deleted_at=current.deleted_at or now, purged_at=now
         )
         words = f"volume {current.instance.volume or 'none'}"
-        notices.forgotten(activity.note(current, by, "forgotten", words))
+        deed = activity.note(current, by, "forgotten", words)
+        notices.forgotten(deed, was_deleted=current.deleted_at is not None)
 
 
 def _refuse_gone(workspace: Workspace) -> None:

@@ -1,6 +1,7 @@
 """What operators do with workspaces: to one, to many, and out of whatever one is stuck in."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import uuid4
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -17,7 +19,10 @@ from deploy import leases, lifecycle
 from deploy.models import Image, Instance, InstanceEvent
 from deploy.states import Desired, Observed, Status, StopReason
 from tests import factories
+from tests.deploy.boxes import wait_for
+from tests.deploy.rows import held
 from tests.workspaces import html
+from tests.workspaces.teams.support import body_of, somebody_waits
 from workspaces import changes, operations, services, sets
 from workspaces.admin.workspace_deeds import DEEDS, MOST
 from workspaces.models import Change, OutgoingMail, Plan, Release, Step, Workspace
@@ -234,6 +239,37 @@ def test_what_was_given_up_is_not_written_by_the_worker_that_hung(
         operations.give_up_change(workspace, staff)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_trying_again_and_a_purge_do_not_wait_for_each_other(staff: User) -> None:
+    """Who tries again holds the instance and then wants the one before it, whose purge holds that
+    and then wants the successor.
+    """
+    workspace = factories.make_workspace(factories.make_user(), "trees")
+    predecessor(workspace)
+    old = fresh(workspace).instance.predecessor
+    assert old
+    put(old, next_attempt_at=None)
+    lease, known = held(old)
+
+    def purge() -> None:
+        try:
+            lifecycle.record_purged(lease, known, 1)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with services.locked(workspace):
+            purging = pool.submit(purge)
+            wait_for(lambda: purging.done() or somebody_waits(), "the purge to want the successor")
+            operations.retry(workspace, staff)
+            revision = fresh(workspace).instance.revision
+        purging.result(timeout=60)
+    instance = fresh(workspace).instance
+    assert instance.predecessor
+    assert instance.predecessor.purged_at
+    assert instance.revision > revision, "it was not told that it need not wait any more"
+
+
 # --- forgetting ----------------------------------------------------------------------------------
 
 
@@ -276,6 +312,39 @@ def test_what_may_yet_come_is_not_forgotten(
     with pytest.raises(Refused):
         operations.forget(workspace, staff)
     assert fresh(workspace).purged_at is None
+
+
+def removed(workspace: Workspace) -> None:
+    """A worker removed its container, as after a deletion."""
+    put(workspace.instance, observed=Observed.ABSENT, observed_generation=None)
+    factories.add_event(workspace.instance, "remove")
+
+
+def test_what_is_deleted_and_can_be_brought_back_is_not_forgotten(
+    staff: User, operator: Client
+) -> None:
+    workspace = factories.make_workspace(factories.make_user(), status=Status.DELETING)
+    removed(workspace)
+    assert "restore" in buttons(operator, workspace)
+    assert "forget" not in buttons(operator, workspace)
+    with pytest.raises(Refused, match="can be undone still"):
+        operations.forget(workspace, staff)
+    choose(operator, "forget", workspace, go="yes", sure="on")
+    assert fresh(workspace).purged_at is None
+    assert not OutgoingMail.objects.exists()
+
+
+def test_one_that_should_be_gone_by_now_is_forgotten_in_other_words(
+    staff: User, operator: Client
+) -> None:
+    workspace = factories.make_workspace(factories.make_user(), status=Status.DELETING)
+    removed(workspace)
+    put(workspace.instance, purge_at=long_ago())
+    assert "forget" in buttons(operator, workspace)
+    operations.forget(workspace, staff)
+    mail = OutgoingMail.objects.get()
+    assert "closed for good" in mail.subject
+    assert "was deleted, and the time to undo that is over" in body_of(mail)
 
 
 def test_owners_are_told_of_what_is_forgotten(workspace: Workspace, staff: User) -> None:

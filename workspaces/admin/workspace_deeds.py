@@ -228,7 +228,8 @@ DEEDS: Mapping[str, Deed] = {
                 "where the engine itself said that there is none. Members lose it at once, its "
                 "address is free again, and this cannot be undone. Nothing at the engine is "
                 "touched: if its data volume is there still, it stays, is listed among the "
-                "orphans, and is never removed by us."
+                "orphans, and is never removed by us. Of one that was deleted, remove it by hand: "
+                "its owners were told that it goes."
             ),
             danger=True,
         ),

@@ -12,7 +12,7 @@ from deploy.probe import Usage
 from deploy.states import Desired, Observed, Status
 from tests import factories
 from tests.deploy.boxes import wait_for
-from tests.workspaces.teams.support import body_of
+from tests.workspaces.teams.support import body_of, somebody_waits
 from workspaces import operations, services
 from workspaces.models import Activity, OutgoingMail, Role, Workspace
 from workspaces.services import TooOften
@@ -233,17 +233,6 @@ def test_a_mail_about_a_disk_and_a_deed_do_not_wait_for_each_other(
     assert told() == [("disk_full", "ada@example.org")]
     workspace.instance.refresh_from_db()
     assert workspace.instance.desired == Desired.STOPPED
-
-
-def somebody_waits() -> bool:
-    """Whether one in this database waits for a lock of another."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        (count,) = cursor.fetchone()
-    return bool(count)
 
 
 def test_a_deletion_that_is_undone_before_its_mail_went_out_is_not_told(
