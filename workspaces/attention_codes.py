@@ -106,6 +106,19 @@ CODES: Mapping[str, Code] = {
         "When Retry now does not help.",
         urgent=True,
     ),
+    "workspace-ownerless": Code(
+        "A workspace has no owner",
+        "Nobody who can sign in is its owner: the account of the last one was deactivated. Its "
+        "members go on using it, but nobody can invite, change plugins or delete it. Suspended "
+        "ones are not listed.",
+        (
+            "Activate the account again if it was closed by mistake; that is all.",
+            "Else find out whose it is, and press Give it an owner on its page: it takes the "
+            "address of a member, or, where nobody belongs to it any more, of whoever is invited.",
+            "If it is nobody's any more, suspend it: then it is not listed.",
+        ),
+        "When its members ask for something that only an owner can do.",
+    ),
     "change-stuck": Code(
         "A change of plugins is under way for long",
         "It was asked for more than 15 minutes ago. Changes take turns: one may only be waiting. A "

@@ -76,19 +76,40 @@ def invite(workspace: Workspace, by: User, email: str, role: Role) -> Invitation
             _refuse_members(current, email)
             _refuse_second(current, email)
             _hold_to_limits(current, by, email)
-            token, now = new_token(), timezone.now()
-            invitation = Invitation.objects.create(
-                workspace=current,
-                email=email,
-                role=role,
-                digest=digest(token),
-                invited_by=by,
-                created_at=now,
-                sent_at=now,
-                expires_at=_end(now),
-            )
-            _mail(invitation, token, by)
-            _note(invitation, by, "invited")
+            return _make(current, by, email, role, inviter=by)
+
+
+def invite_owner(workspace: Workspace, by: User, email: str) -> Invitation:
+    """Have an operator invite an owner where nobody is left who could. Raises Refused."""
+    email = _checked(email)
+    if EmailAddress.objects.lookup([email]).filter(user=by).exists():
+        raise Refused("Nobody lets themselves in: this is your own address.", "email")
+    with transaction.atomic():
+        _hold(by, email)
+        with changing(workspace) as current:
+            if current.members.exists():
+                raise Refused(ONLY_OWNERS)
+            _withdraw(pending(current), by)  # whoever sent these is gone
+            _hold_to_mails(by, email)
+            return _make(current, by, email, Role.OWNER, inviter=None)
+
+
+def _make(
+    workspace: Workspace, by: User, email: str, role: Role, *, inviter: User | None
+) -> Invitation:
+    token, now = new_token(), timezone.now()
+    invitation = Invitation.objects.create(
+        workspace=workspace,
+        email=email,
+        role=role,
+        digest=digest(token),
+        invited_by=inviter,
+        created_at=now,
+        sent_at=now,
+        expires_at=_end(now),
+    )
+    _mail(invitation, token, by)
+    _note(invitation, by, "invited")
     return invitation
 
 

@@ -76,6 +76,8 @@ def transfer(workspace: Workspace, by: User, user_id: int) -> None:
         taking = _member(current, user_id)
         if taking.pk == giving.pk:
             raise Refused("Choose somebody else: you are an owner already.")
+        if not taking.user.is_active:
+            raise Refused("Choose somebody else: this account is switched off.")
         if taking.role != Role.OWNER:
             room_to_own(current, taking.user)
         Member.objects.filter(pk=taking.pk).update(role=Role.OWNER)
@@ -94,8 +96,7 @@ def _keep_an_owner(workspace: Workspace, leaving: Member) -> None:
     """Refuse to take the last owner away. The workspace's row is locked, so nobody else does."""
     if leaving.role != Role.OWNER:
         return
-    others = workspace.members.filter(role=Role.OWNER).exclude(pk=leaving.pk)
-    if not others.exists():
+    if not owners(workspace).exclude(pk=leaving.pk).exists():
         words = "A workspace needs an owner: make somebody else one first."
         raise Refused(words, code="last_owner")
 

@@ -11,8 +11,8 @@ from accounts.models import User
 from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Desired, StopReason
-from workspaces import activity, change_runs, changes, notices, plans
-from workspaces.models import Change, Plan, Workspace
+from workspaces import activity, change_runs, changes, invitations, members, notices, plans
+from workspaces.models import Change, Member, Plan, Role, Workspace
 from workspaces.services import Refused, changing, locked
 
 MAX_REASON = 200
@@ -62,6 +62,28 @@ def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
         Workspace.objects.filter(pk=current.pk).update(plan=plan)
         activity.note(current, by, "changed_plan", f"{old} → {plan}")
     workspace.plan = plan
+
+
+def give_owner(workspace: Workspace, by: User, email: str) -> str:
+    """Make a member the owner of a workspace that has none who can act; say what was done.
+
+    Else only owners do that. Where nobody belongs to it, invite the address. Raises Refused.
+    """
+    if not workspace.members.exists():
+        made = invitations.invite_owner(workspace, by, email)
+        return f"has {made.email} invited as its owner"
+    with changing(workspace) as current:
+        if members.owners(current).exists():
+            raise Refused("It has an owner: only owners make others owners.")
+        member = members.at_address(current, email)
+        if member is None:
+            words = "No member has verified this address. Give that of one who can sign in."
+            raise Refused(words, "email")
+        if member.user_id == by.pk:
+            raise Refused("Nobody makes themselves an owner: have another operator do it.", "email")
+        Member.objects.filter(pk=member.pk).update(role=Role.OWNER)
+        activity.note(current, by, "made_owner", member.user.display_name)
+    return f"is owned by {member.user.display_name} now"
 
 
 # --- out of whatever it is stuck in --------------------------------------------------------------

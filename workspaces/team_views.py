@@ -40,7 +40,8 @@ def _page(
         "can": access.abilities(member.role),
         "open_to_changes": may and workspace.deleted_at is None,
         "members": everybody,
-        "last_owner": may and not any(one.role == Role.OWNER for one in others),
+        "last_owner": may
+        and not any(one.role == Role.OWNER and one.user.is_active for one in others),
         "roles": Role.choices,
         "invitations": invitations.pending(workspace).prefetch_related(by) if may else [],
         "form": form or InviteForm(),

@@ -103,6 +103,22 @@ def test_a_handing_over_is_one_deed_of_an_owner(workspace: Workspace, grace: Use
     assert [deed.verb for deed in workspace.activities.all()] == ["transferred"]
 
 
+def test_an_owner_who_cannot_sign_in_is_none(
+    workspace: Workspace, owner: User, client_of_owner: Client, grace: User
+) -> None:
+    workspace.members.filter(user=grace).update(role=Role.OWNER)
+    assert "the invitations that they sent" in text_of(client_of_owner.get(MEMBERS))
+    User.objects.filter(pk=grace.pk).update(is_active=False)
+    assert "You are its only owner" in text_of(client_of_owner.get(MEMBERS))
+    with pytest.raises(Refused, match="A workspace needs an owner"):
+        members.remove(workspace, owner, owner.pk)
+    with pytest.raises(Refused, match="A workspace needs an owner"):
+        members.change_role(workspace, owner, owner.pk, Role.EDITOR)
+    with pytest.raises(Refused, match="switched off"):
+        members.transfer(workspace, owner, grace.pk)
+    members.remove(workspace, owner, grace.pk)
+
+
 def test_inviting_and_what_is_refused(workspace: Workspace, client_of_owner: Client) -> None:
     add = "/workspaces/trees/invitations/add/"
     done = client_of_owner.post(add, {"email": "new@example.org", "role": "editor"}, follow=True)
