@@ -24,7 +24,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from accounts import audit
+from accounts import audit, came_for
 from accounts.addresses import is_claimed, is_taken, release_claims
 from accounts.models import Profile, User
 
@@ -68,6 +68,16 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return url_has_allowed_host_and_scheme(
             url, {urlsplit(settings.CLOUD_URL).netloc}, require_https=settings.SECURE
         )
+
+    def get_login_redirect_url(self, request: HttpRequest) -> str:
+        """Where people go who signed in, and did not say where to."""
+        path = came_for.path_in(request)
+        usual: str = super().get_login_redirect_url(request)
+        return path if path and self.is_safe_url(path) else usual
+
+    def get_signup_redirect_url(self, request: HttpRequest) -> str:
+        """Where new people go."""
+        return self.get_login_redirect_url(request)
 
     # Links in mails come from the setting, not from what a request says that our host is.
 

@@ -63,6 +63,7 @@ class _Numbers(Collector):
         yield from _of_steps()
         yield _gauge("webhook_messages_due", "Webhooks' messages that wait.", sending.due().count())
         yield _gauge("mails_due", "Mails about workspaces that wait.", mailing.due().count())
+        yield _by("mails", "Mails of the last day, by state.", "state", mailing.lately())
         lengths = queues.depths()
         yield _gauge("redis_up", "Whether Redis answers.", int(lengths is not None))
         yield _by("queue_tasks", "Tasks that no worker has taken yet.", "queue", lengths or {})

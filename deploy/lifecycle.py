@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4
 
@@ -309,8 +310,11 @@ _ENGINE_SPOKE = Q(kind__in=["remove", "observed", "await_ready"], failed=False) 
 def may_forget(instance: Instance) -> bool:
     """Whether the engine said that nothing of it is there, and nobody is about to make it.
 
-    A new row says "absent" too, before anybody asked; and silence is no answer.
+    A new row says "absent" too, before anybody asked; and silence is no answer. Of one whose
+    deletion can be undone still, the data is there, and is removed when its time is over.
     """
+    if _can_be_undone(instance):
+        return False
     gone = instance.observed == Observed.ABSENT and instance.purged_at is None
     expiry = instance.lease_expires_at
     held = instance.lease_token is not None and expiry is not None and expiry > timezone.now()
@@ -322,6 +326,11 @@ def may_forget(instance: Instance) -> bool:
     return spoke or instance.events.filter(_ENGINE_SPOKE).exists()
 
 
+def _can_be_undone(instance: Instance) -> bool:
+    kept_until = instance.purge_at if instance.desired == Desired.ABSENT else None
+    return bool(instance.volume) and kept_until is not None and kept_until > timezone.now()
+
+
 def forget(instance_id: UUID | str) -> None:
     """Be done with one whose container is gone for good. Nothing at the engine is touched.
 
@@ -330,6 +339,9 @@ def forget(instance_id: UUID | str) -> None:
     """
     with transaction.atomic():
         instance = Instance.objects.select_for_update().get(pk=instance_id)
+        if _can_be_undone(instance):
+            words = "Its deletion can be undone still. Its data is removed when that time is over."
+            raise NotAllowed(words)
         if not may_forget(instance):
             words = "The engine did not say that its container is gone, so that it is kept."
             raise NotAllowed(words)
@@ -344,8 +356,7 @@ def forget(instance_id: UUID | str) -> None:
             "lease_expires_at": None,
         }
         _request(instance, "forgotten", **gone, **_DOWN, **_FORGIVEN)
-        for successor in Instance.objects.filter(predecessor=instance):
-            poke(successor.pk)
+        _wake_successors(instance)
 
 
 def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any) -> None:
@@ -440,6 +451,15 @@ def poke(instance_id: UUID | str) -> None:
         known = Instance.objects.filter(pk=instance_id, purged_at=None)
         if known.update(revision=F("revision") + 1):
             wakeup.after_commit(instance_id)
+
+
+def _wake_successors(instance: Instance) -> None:
+    """Have those looked at that wait until one is gone, once that is written.
+
+    Not while its row is held: whoever tries a successor again holds that one first, and then this.
+    """
+    for successor in Instance.objects.filter(predecessor=instance):
+        transaction.on_commit(partial(poke, successor.pk), robust=True)
 
 
 def _add(instance: Instance) -> Instance:
@@ -650,8 +670,7 @@ def record_purged(lease: Lease, instance: Instance, duration_ms: int) -> None:
     with transaction.atomic():
         _report(lease, instance, purged_at=timezone.now(), secrets={}, **_DOWN)
         _note(instance, "purge", duration_ms=duration_ms)
-        for successor in Instance.objects.filter(predecessor=instance):
-            poke(successor.pk)
+        _wake_successors(instance)
 
 
 def _fail(lease: Lease, instance: Instance, message: str) -> float:

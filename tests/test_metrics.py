@@ -16,7 +16,7 @@ from deploy.models import Heartbeat, Image, Instance, InstanceEvent
 from deploy.states import Status
 from tests import factories
 from workspaces import queues
-from workspaces.models import Member, Workspace
+from workspaces.models import Member, OutgoingMail, Workspace
 
 pytestmark = pytest.mark.django_db
 
@@ -64,7 +64,14 @@ def test_what_they_say(client: Client) -> None:
     for ms in (100, 200, 300):
         factories.add_event(workspace.instance, "start", duration_ms=ms)
     factories.add_event(workspace.instance, "start", duration_ms=50, failed=True)
+    for number, state in enumerate(("sent", "uncertain", "uncertain")):
+        OutgoingMail.objects.create(kind="resumed", key=str(number), state=state)
+    OutgoingMail.objects.create(
+        kind="resumed", key="old", state="sent", created_at=timezone.now() - timedelta(days=2)
+    )
     found = numbers(client)
+    mails = {label: value for (name, label), value in found.items() if name == "mails"}
+    assert mails == {"pending": 0, "sending": 0, "sent": 1, "uncertain": 2, "failed": 0}
     assert found["workspaces", "running"] == 2
     assert found["workspaces", "failed"] == 1
     assert found["workspaces", "sleeping"] == 1

@@ -16,15 +16,17 @@ from django.utils import timezone
 from accounts.models import ApiToken
 from deploy import hosts
 from deploy.models import HostFacts, Image, Instance, InstanceEvent, Orphan
-from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Observed
+from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Observed, StopReason
 from workspaces import fleet, queues, releases
 from workspaces.attention_codes import CODES
 from workspaces.models import (
     Approval,
     Change,
+    Member,
     OutgoingMail,
     Plugin,
     Release,
+    Role,
     Rollout,
     Webhook,
     Workspace,
@@ -102,6 +104,7 @@ def of_workspace(workspace: Workspace) -> list[Item]:
     items = [_failing(row) for row in _failing_rows().filter(mine)]
     items += [_stuck(row) for row in _stuck_rows().filter(mine)]
     items += [_silent(row) for row in _silent_rows().filter(mine)]
+    items += [_ownerless(row) for row in _ownerless_rows().filter(pk=workspace.pk)]
     items += [_change(row) for row in _change_rows().filter(workspace=workspace)]
     return items + [_webhook(row) for row in _webhook_rows().filter(workspace=workspace)]
 
@@ -183,6 +186,19 @@ def _silent_rows() -> QuerySet[Instance]:
 def _silent(instance: Instance) -> Item:
     thing, url = _thing(instance)
     return Item("engine-silent", thing, f"The engine says nothing of {thing}.", url)
+
+
+def _ownerless_rows() -> QuerySet[Workspace]:
+    acting = Member.objects.filter(workspace=OuterRef("pk"), role=Role.OWNER, user__is_active=True)
+    there = Workspace.objects.filter(~Exists(acting), deleted_at=None, instance__purged_at=None)
+    # What is suspended waits for the operators anyway.
+    return there.exclude(instance__stop_reason=StopReason.OPERATOR).order_by("slug")
+
+
+def _ownerless(workspace: Workspace) -> Item:
+    words = f"{workspace.slug} has no owner who can sign in."
+    url = _page("workspaces_workspace", workspace.pk)
+    return Item("workspace-ownerless", workspace.slug, words, url)
 
 
 def _orphans(kind: str) -> Check:
@@ -361,10 +377,14 @@ def _off(named: int) -> tuple[int, list[Item]]:
 def _mails(named: int) -> tuple[int, list[Item]]:
     now = timezone.now()
     waits = Q(state=OutgoingMail.State.PENDING, attempts__gt=0, created_at__lt=now - MAIL_AFTER)
-    failed = Q(state=OutgoingMail.State.FAILED, attempted_at__gt=now - MAIL_FAILED_WITHIN)
+    # Who waits for it may have got an uncertain one or not: nobody sends it again.
+    over = (OutgoingMail.State.FAILED, OutgoingMail.State.UNCERTAIN)
+    failed = Q(state__in=over, attempted_at__gt=now - MAIL_FAILED_WITHIN)
 
     def item(mail: OutgoingMail) -> Item:
-        words = f"The mail {mail} does not go out: {_first_line(mail.error)}"
+        uncertain = mail.state == OutgoingMail.State.UNCERTAIN
+        what = "may not have gone out" if uncertain else "does not go out"
+        words = f"The mail {mail} {what}: {_first_line(mail.error)}"
         url = _page("workspaces_outgoingmail", mail.pk)
         return Item("mail-failing", str(mail), words, url, mail.created_at)
 
@@ -452,6 +472,7 @@ CHECKS: Mapping[str, Check] = {
     "host-unknown": _host_unknown,
     "instance-failing": lambda named: _some(_failing_rows(), named, _failing),
     "instance-stuck": lambda named: _some(_stuck_rows(), named, _stuck),
+    "workspace-ownerless": lambda named: _some(_ownerless_rows(), named, _ownerless),
     "change-stuck": lambda named: _some(_change_rows(), named, _change),
     "rollout-stopped": _rollouts,
     "release-failed": _releases,

@@ -106,6 +106,19 @@ CODES: Mapping[str, Code] = {
         "When Retry now does not help.",
         urgent=True,
     ),
+    "workspace-ownerless": Code(
+        "A workspace has no owner",
+        "Nobody who can sign in is its owner: the account of the last one was deactivated. Its "
+        "members go on using it, but nobody can invite, change plugins or delete it. Suspended "
+        "ones are not listed.",
+        (
+            "Activate the account again if it was closed by mistake; that is all.",
+            "Else find out whose it is, and press Give it an owner on its page: it takes the "
+            "address of a member, or, where nobody belongs to it any more, of whoever is invited.",
+            "If it is nobody's any more, suspend it: then it is not listed.",
+        ),
+        "When its members ask for something that only an owner can do.",
+    ),
     "change-stuck": Code(
         "A change of plugins is under way for long",
         "It was asked for more than 15 minutes ago. Changes take turns: one may only be waiting. A "
@@ -223,13 +236,17 @@ CODES: Mapping[str, Code] = {
     "mail-failing": Code(
         "Mail does not go out",
         "A mail about a workspace has waited for more than an hour, although it was tried, or was "
-        "given up within the last day. An invitation that nobody gets, an owner who does not hear "
-        "that their workspace is deleted: the people concerned cannot know.",
+        "given up within the last day. Or the mail server broke off before it said whether it took "
+        "one: that counts as sent, lest somebody is told twice, and may be lost. An invitation "
+        "that nobody gets, an owner who does not hear that their workspace is deleted: the people "
+        "concerned cannot know.",
         (
             "Read the error. One address that the mail server refuses is that address's fault.",
             "Otherwise look at the mail server, and at EMAIL_URL and DEFAULT_FROM_EMAIL.",
-            "What waits is sent by itself once the server takes it. What was given up is not: "
-            "tell these people, or have the invitation sent again.",
+            "What waits is sent by itself once the server takes it. What was given up, or may be "
+            "lost, is not: tell these people, or have the invitation sent again.",
+            "When all are uncertain, the server takes longer to answer than EMAIL_TIMEOUT, as one "
+            "does that looks for viruses first: raise that.",
         ),
         "When it concerns all mail: then nobody can verify an address either.",
         urgent=True,
@@ -257,7 +274,8 @@ CODES: Mapping[str, Code] = {
         "one that is newer than a backup of the database that was restored. It may be all that is "
         "left of a customer's data, so we never remove it.",
         (
-            "Find out whose it was: the activity of a forgotten workspace names its volume.",
+            "Find out whose it was: the activity of a forgotten workspace names its volume. Where "
+            "that was deleted before, its owners were told that the data goes: remove it.",
             "Give the data back or keep it, or remove it by hand: `docker volume rm NAME`.",
         ),
         "After a restored backup: these are the customers whose data the backup does not know.",

@@ -22,6 +22,7 @@ from workspaces.models import Approval, Change, Plan, Plugin, Release, Rollout, 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "see_workspaces": ("view_workspace",),
     "change_workspaces": ("view_workspace", "change_workspace"),
+    "give_owner": ("view_workspace", "change_workspace", "change_member"),
     "forget_workspaces": ("view_workspace", "delete_workspace"),
     "see_plans": ("view_plan",),
     "add_plan": ("view_plan", "add_plan"),

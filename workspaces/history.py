@@ -25,6 +25,7 @@ DEED_WORDS: Mapping[str, str] = {
     "removed_secret": "removed a secret",
     "added_member": "added a member",
     "changed_role": "changed a role",
+    "made_owner": "made an owner, for there was none left:",
     "removed_member": "removed a member",
     "left": "left the workspace",
     "invited": "invited",

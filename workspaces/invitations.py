@@ -2,8 +2,8 @@
 
 Only owners invite, operators do not: they would let themselves in. Who has the link may look, but
 only who has verified the address may accept: a forwarded mail opens nothing. What was sent stays
-good when the one who sent it loses the role or leaves, for it is the workspace that invites; its
-owners see it in their list and can withdraw it.
+good when the one who sent it leaves, for it is the workspace that invites; its owners see it in
+their list and can withdraw it. When another one takes the role from them, it is withdrawn.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,26 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.utils import timezone
 
 from accounts import audit
 from accounts.models import User
-from workspaces import activity, mailing, members
+from workspaces import activity, mailing
 from workspaces.handoff_tokens import digest, new_token
 from workspaces.models import Invitation, Member, OutgoingMail, Role, Workspace
-from workspaces.services import Refused, TooOften, changing, demand_owner
+from workspaces.services import Refused, TooOften, changing, demand_owner, room_to_own
 
 KIND = "invitation"
 MAX_EMAIL = 254
 # Whoever sends them, and from wherever: nobody is bothered more often in a day.
 TO_ONE_ADDRESS_PER_DAY = 5
 KEPT = timedelta(days=30)
+OPERATORS = "The team of cloudapp"
 ONLY_OWNERS = "Only an owner invites people."
+
+A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
+_inviter = Prefetch("invited_by", User.objects.with_names())
 
 ROLE_WORDS = {
     Role.VIEWER: "you can read everything",
@@ -46,13 +50,17 @@ def pending(workspace: Workspace) -> QuerySet[Invitation]:
 
 def _good() -> QuerySet[Invitation]:
     """Return the invitations that can be accepted now."""
-    return Invitation.objects.filter(
-        accepted_at=None,
-        withdrawn_at=None,
-        expires_at__gt=timezone.now(),
-        workspace__deleted_at=None,
-        workspace__purged_at=None,
-    ).select_related("workspace__instance", "invited_by")
+    return (
+        Invitation.objects.filter(
+            accepted_at=None,
+            withdrawn_at=None,
+            expires_at__gt=timezone.now(),
+            workspace__deleted_at=None,
+            workspace__purged_at=None,
+        )
+        .select_related("workspace__instance")
+        .prefetch_related(_inviter)
+    )
 
 
 # --- what owners do ------------------------------------------------------------------------------
@@ -68,19 +76,40 @@ def invite(workspace: Workspace, by: User, email: str, role: Role) -> Invitation
             _refuse_members(current, email)
             _refuse_second(current, email)
             _hold_to_limits(current, by, email)
-            token, now = new_token(), timezone.now()
-            invitation = Invitation.objects.create(
-                workspace=current,
-                email=email,
-                role=role,
-                digest=digest(token),
-                invited_by=by,
-                created_at=now,
-                sent_at=now,
-                expires_at=_end(now),
-            )
-            _mail(invitation, token, by)
-            _note(invitation, by, "invited")
+            return _make(current, by, email, role, inviter=by)
+
+
+def invite_owner(workspace: Workspace, by: User, email: str) -> Invitation:
+    """Have an operator invite an owner where nobody is left who could. Raises Refused."""
+    email = _checked(email)
+    if EmailAddress.objects.lookup([email]).filter(user=by).exists():
+        raise Refused("Nobody lets themselves in: this is your own address.", "email")
+    with transaction.atomic():
+        _hold(by, email)
+        with changing(workspace) as current:
+            if current.members.exists():
+                raise Refused(ONLY_OWNERS)
+            _withdraw(pending(current), by)  # whoever sent these is gone
+            _hold_to_mails(by, email)
+            return _make(current, by, email, Role.OWNER, inviter=None)
+
+
+def _make(
+    workspace: Workspace, by: User, email: str, role: Role, *, inviter: User | None
+) -> Invitation:
+    token, now = new_token(), timezone.now()
+    invitation = Invitation.objects.create(
+        workspace=workspace,
+        email=email,
+        role=role,
+        digest=digest(token),
+        invited_by=inviter,
+        created_at=now,
+        sent_at=now,
+        expires_at=_end(now),
+    )
+    _mail(invitation, token, by)
+    _note(invitation, by, "invited")
     return invitation
 
 
@@ -109,6 +138,17 @@ def withdraw(workspace: Workspace, by: User, pk: int) -> None:
     """Take it back: its link is no good any more. Raises Refused."""
     with changing(workspace, by, "change_members") as current:
         invitation = _pending_one(current, pk)
+        _close(invitation)
+        _note(invitation, by, "withdrew_invitation")
+
+
+def withdraw_those_of(workspace: Workspace, by: User, sender: User) -> None:
+    """Take back all that somebody sent who is no owner any more. The caller holds the row."""
+    _withdraw(pending(workspace).filter(invited_by=sender), by)
+
+
+def _withdraw(chosen: QuerySet[Invitation], by: User) -> None:
+    for invitation in chosen:
         _close(invitation)
         _note(invitation, by, "withdrew_invitation")
 
@@ -163,12 +203,45 @@ def accept(invitation: Invitation, user: User) -> Workspace:
             words = f"First verify that {masked(good.email)} is yours."
             raise Refused(words, code="role_too_low")
         if how.member is None:
-            members.add(current, user, Role(good.role), invitation=good.pk)
+            let_in(current, user, Role(good.role), invitation=good.pk)
         else:
             audit.note(user, "used_invitation", good, workspace=current.pk)
         good.accepted_at, good.accepted_by = timezone.now(), user
         good.save(update_fields=["accepted_at", "accepted_by"])
     return current
+
+
+def let_in(
+    workspace: Workspace, user: User, role: Role, *, invitation: int | None = None
+) -> Member:
+    """Make somebody a member who was invited, by the invitation of this number.
+
+    Raises Refused, code member_limit when it is full.
+    """
+    with changing(workspace, person=user.pk) as current:
+        if current.members.filter(user=user).exists():
+            raise Refused("This person belongs to the workspace already.")
+        room_for_another(current)
+        if role == Role.OWNER:
+            room_to_own(current, user)
+        more = {"invitation": invitation}
+        activity.note(current, user, "joined", f"as {A_ROLE[role]}", more=more)
+        return Member.objects.create(workspace=current, user=user, role=role)
+
+
+def room_for_another(workspace: Workspace) -> None:
+    """Refuse more members than the plan allows. The caller holds the row, as by `changing`.
+
+    So of two who come at once, the second one is counted behind the first.
+    """
+    limit = workspace.plan.max_members
+    if workspace.members.count() >= limit:
+        words = (
+            f"A workspace of the plan {workspace.plan} has room for {limit} "
+            f"{'member' if limit == 1 else 'members'}. Take somebody out first, or ask the "
+            "operators for another plan."
+        )
+        raise Refused(words, code="member_limit")
 
 
 def masked(email: str) -> str:
@@ -294,15 +367,18 @@ def _call_back(invitation: Invitation) -> None:
 
 
 def _mail(invitation: Invitation, token: str, by: User) -> None:
+    """Who the operators are is not told: `by` is one where nobody of the workspace invites."""
+    owner = invitation.workspace.members.filter(user=by, role=Role.OWNER).exists()
+    inviter = mailing.plain(by.display_name, by.email) if owner else OPERATORS
     mailing.write(
         KIND,
         invitation.email,
         key=_key(invitation),
         workspace=invitation.workspace,
         by=by,
-        inviter=mailing.plain(by.display_name, by.email),
-        inviter_email=by.email,
-        role=members.A_ROLE[Role(invitation.role)],
+        inviter=inviter,
+        inviter_email=by.email if owner else inviter,
+        role=A_ROLE[Role(invitation.role)],
         role_words=ROLE_WORDS[Role(invitation.role)],
         expires_at=invitation.expires_at,
         link=f"{settings.CLOUD_URL}/invitations/{token}/",

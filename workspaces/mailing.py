@@ -21,7 +21,7 @@ from typing import Any
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, QuerySet
 from django.template.loader import render_to_string
 from django.utils import timezone
 
@@ -47,7 +47,8 @@ _REFUSALS = (
 
 # Control characters, and those that turn the direction of what follows.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-_ADDRESS = re.compile(r"://|www\.", re.IGNORECASE)
+# What programs that read mail make a link of: `pay-now.com` too, with any character for the dot.
+_ADDRESS = re.compile(r"://|www\.|\w[.\u3002\uff0e\uff61][^\W\d_]{2,}", re.IGNORECASE)
 
 State = OutgoingMail.State
 _SEND = "workspaces.tasks.send_mail"
@@ -86,13 +87,15 @@ def write(
     _wake(mail)
 
 
-def plain(name: str, instead: str = "Somebody") -> str:
+def plain(name: str, instead: str = "Somebody", *, address: str = "") -> str:
     """Return a name that people gave, for a mail: without what hides text or turns its direction.
 
-    One with an address of the web in it is none: by our mails, strangers would be sent there.
+    One with an address of the web in it is none: by our mails, strangers would be sent there. Who
+    gave no name is called by their mail `address`, which is fine.
     """
     shown = " ".join(_HIDDEN.sub(" ", name).split())
-    return shown if shown and not _ADDRESS.search(shown) else instead
+    leads_away = shown != address and _ADDRESS.search(shown)
+    return shown if shown and not leads_away else instead
 
 
 def call_back(key: str, why: str) -> None:
@@ -122,6 +125,13 @@ def due() -> QuerySet[OutgoingMail]:
     """Return what the beat has sent."""
     ready = OutgoingMail.objects.filter(state=State.PENDING, next_attempt_at__lte=timezone.now())
     return ready.order_by("next_attempt_at")[:TAKEN_UP_AT_ONCE]
+
+
+def lately() -> dict[str, int]:
+    """Return how many mails of the last day are in each state."""
+    rows = OutgoingMail.objects.filter(created_at__gt=timezone.now() - timedelta(days=1))
+    counted = dict(rows.order_by().values_list("state").annotate(Count("pk")))
+    return {state.value: counted.get(state.value, 0) for state in State}
 
 
 def send(pk: str) -> None:

@@ -3,47 +3,32 @@
 How people are invited: workspaces.invitations.
 """
 
+from allauth.account.models import EmailAddress
+from django.db.models import QuerySet
+
 from accounts.models import User
-from workspaces import activity
+from workspaces import activity, invitations
 from workspaces.models import Member, Role, Workspace, WorkspaceSession
 from workspaces.services import Refused, changing, demand_owner, room_to_own
 
-A_ROLE = {Role.VIEWER: "a viewer", Role.EDITOR: "an editor", Role.OWNER: "an owner"}
+
+def owners(workspace: Workspace) -> QuerySet[Member]:
+    """Return the members who can act as owners: one whose account is switched off cannot."""
+    return workspace.members.filter(role=Role.OWNER, user__is_active=True)
 
 
-def add(workspace: Workspace, user: User, role: Role, *, invitation: int | None = None) -> Member:
-    """Let somebody in who was invited, by the invitation of this number.
-
-    Raises Refused, code member_limit when it is full.
-    """
-    with changing(workspace, person=user.pk) as current:
-        if current.members.filter(user=user).exists():
-            raise Refused("This person belongs to the workspace already.")
-        room_for_another(current)
-        if role == Role.OWNER:
-            room_to_own(current, user)
-        more = {"invitation": invitation}
-        activity.note(current, user, "joined", f"as {A_ROLE[role]}", more=more)
-        return Member.objects.create(workspace=current, user=user, role=role)
-
-
-def room_for_another(workspace: Workspace) -> None:
-    """Refuse more members than the plan allows. The caller holds the row, as by `changing`.
-
-    So of two who come at once, the second one is counted behind the first.
-    """
-    limit = workspace.plan.max_members
-    if workspace.members.count() >= limit:
-        words = (
-            f"A workspace of the plan {workspace.plan} has room for {limit} "
-            f"{'member' if limit == 1 else 'members'}. Take somebody out first, or ask the "
-            "operators for another plan."
-        )
-        raise Refused(words, code="member_limit")
+def at_address(workspace: Workspace, email: str) -> Member | None:
+    """Return the member who can sign in and has verified an address."""
+    addresses = EmailAddress.objects.lookup([email.strip()]).filter(verified=True)
+    here = workspace.members.filter(user__in=addresses.values("user"), user__is_active=True)
+    return here.select_related("user").first()
 
 
 def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:
-    """Give a member another role; operators, too, but none makes an owner. Raises Refused."""
+    """Give a member another role; operators, too, but none makes an owner. Raises Refused.
+
+    Invitations of somebody whom another one takes the role of owner are withdrawn.
+    """
     with changing(workspace, by, "change_members", person=user_id) as current:
         member = _member(current, user_id)
         if member.role == role:
@@ -59,12 +44,14 @@ def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> Non
             current, by, "changed_role", f"{member.user.display_name}: {member.role} → {role}"
         )
         Member.objects.filter(pk=member.pk).update(role=role)
+        _withdraw_invitations(current, by, member)
 
 
 def remove(workspace: Workspace, by: User, user_id: int) -> None:
     """Take a member out; within seconds no door of the workspace opens to them. Raises Refused.
 
-    People may take themselves out.
+    People may take themselves out. Invitations of an owner whom somebody else takes out are
+    withdrawn.
     """
     with changing(workspace, by, "see" if user_id == by.pk else "change_members") as current:
         member = _member(current, user_id)
@@ -75,6 +62,7 @@ def remove(workspace: Workspace, by: User, user_id: int) -> None:
             activity.note(current, by, "removed_member", member.user.display_name)
         # Whatever lets them in again later, it is not an old session.
         WorkspaceSession.objects.filter(workspace=current, user=member.user_id).delete()
+        _withdraw_invitations(current, by, member)
         member.delete()
 
 
@@ -88,6 +76,8 @@ def transfer(workspace: Workspace, by: User, user_id: int) -> None:
         taking = _member(current, user_id)
         if taking.pk == giving.pk:
             raise Refused("Choose somebody else: you are an owner already.")
+        if not taking.user.is_active:
+            raise Refused("Choose somebody else: this account is switched off.")
         if taking.role != Role.OWNER:
             room_to_own(current, taking.user)
         Member.objects.filter(pk=taking.pk).update(role=Role.OWNER)
@@ -106,7 +96,12 @@ def _keep_an_owner(workspace: Workspace, leaving: Member) -> None:
     """Refuse to take the last owner away. The workspace's row is locked, so nobody else does."""
     if leaving.role != Role.OWNER:
         return
-    others = workspace.members.filter(role=Role.OWNER).exclude(pk=leaving.pk)
-    if not others.exists():
+    if not owners(workspace).exclude(pk=leaving.pk).exists():
         words = "A workspace needs an owner: make somebody else one first."
         raise Refused(words, code="last_owner")
+
+
+def _withdraw_invitations(workspace: Workspace, by: User, leaving: Member) -> None:
+    """Lest somebody who was an owner comes back by an address that they invited."""
+    if leaving.role == Role.OWNER and leaving.user_id != by.pk:
+        invitations.withdraw_those_of(workspace, by, leaving.user)

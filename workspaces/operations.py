@@ -11,8 +11,8 @@ from accounts.models import User
 from deploy import lifecycle
 from deploy.models import Instance
 from deploy.states import Desired, StopReason
-from workspaces import activity, change_runs, changes, notices, plans
-from workspaces.models import Change, Plan, Workspace
+from workspaces import activity, change_runs, changes, invitations, members, notices, plans
+from workspaces.models import Change, Member, Plan, Role, Workspace
 from workspaces.services import Refused, changing, locked
 
 MAX_REASON = 200
@@ -45,8 +45,9 @@ def resume(workspace: Workspace, by: User) -> None:
 def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
     """Give it another plan. What runs is replaced by a container with the new limits, if need be.
 
-    Where too many of that plan are being replaced already, it takes its turn and follows later. One
-    with more members or data than the new plan allows keeps them; it gets no further ones.
+    Where too many of that plan are being replaced already, or its plugins are being changed, it
+    takes its turn and follows later. One with more members or data than the new plan allows keeps
+    them; it gets no further ones.
     """
     with changing(workspace) as current:
         if current.plan_id == plan.pk:
@@ -61,6 +62,28 @@ def change_plan(workspace: Workspace, by: User, plan: Plan) -> None:
         Workspace.objects.filter(pk=current.pk).update(plan=plan)
         activity.note(current, by, "changed_plan", f"{old} → {plan}")
     workspace.plan = plan
+
+
+def give_owner(workspace: Workspace, by: User, email: str) -> str:
+    """Make a member the owner of a workspace that has none who can act; say what was done.
+
+    Else only owners do that. Where nobody belongs to it, invite the address. Raises Refused.
+    """
+    if not workspace.members.exists():
+        made = invitations.invite_owner(workspace, by, email)
+        return f"has {made.email} invited as its owner"
+    with changing(workspace) as current:
+        if members.owners(current).exists():
+            raise Refused("It has an owner: only owners make others owners.")
+        member = members.at_address(current, email)
+        if member is None:
+            words = "No member has verified this address. Give that of one who can sign in."
+            raise Refused(words, "email")
+        if member.user_id == by.pk:
+            raise Refused("Nobody makes themselves an owner: have another operator do it.", "email")
+        Member.objects.filter(pk=member.pk).update(role=Role.OWNER)
+        activity.note(current, by, "made_owner", member.user.display_name)
+    return f"is owned by {member.user.display_name} now"
 
 
 # --- out of whatever it is stuck in --------------------------------------------------------------
@@ -128,7 +151,8 @@ def forget(workspace: Workspace, by: User) -> None:
             deleted_at=current.deleted_at or now, purged_at=now
         )
         words = f"volume {current.instance.volume or 'none'}"
-        notices.forgotten(activity.note(current, by, "forgotten", words))
+        deed = activity.note(current, by, "forgotten", words)
+        notices.forgotten(deed, was_deleted=current.deleted_at is not None)
 
 
 def _refuse_gone(workspace: Workspace) -> None:

@@ -54,6 +54,7 @@ _TYPES_OF_DEEDS: Mapping[str, str] = {
     "joined": "members.changed",
     "transferred": "members.changed",
     "changed_role": "members.changed",
+    "made_owner": "members.changed",
     "removed_member": "members.changed",
     "left": "members.changed",
     "set_secret": "secrets.changed",

@@ -180,7 +180,12 @@ def tell_soon() -> None:
 
 
 def may_follow_now(workspace: Workspace) -> bool:
-    """Whether it need not take its turn: nobody is served by it, or few of its plan come up now."""
+    """Whether it need not take its turn: nobody is served by it, or few of its plan come up now.
+
+    One whose plugins change does: it follows later, as by `follow_all`.
+    """
+    if workspace.changes.filter(state=Change.State.OPEN).exists():
+        return False
     serves = workspace.instance.desired == Desired.RUNNING and workspace.instance.ready
     return not serves or _places(_live().filter(plan=workspace.plan)) > 0
 

@@ -12,10 +12,11 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from accounts import came_for
 from accounts.models import User
 from workspaces import access, invitations, members, services
 from workspaces.forms import InviteForm, TransferForm
-from workspaces.models import Member, Role, Visibility, Workspace
+from workspaces.models import Invitation, Member, Role, Visibility, Workspace
 from workspaces.services import Refused
 from workspaces.views import SignedInRequest, signed_in
 
@@ -39,7 +40,8 @@ def _page(
         "can": access.abilities(member.role),
         "open_to_changes": may and workspace.deleted_at is None,
         "members": everybody,
-        "last_owner": may and not any(one.role == Role.OWNER for one in others),
+        "last_owner": may
+        and not any(one.role == Role.OWNER and one.user.is_active for one in others),
         "roles": Role.choices,
         "invitations": invitations.pending(workspace).prefetch_related(by) if may else [],
         "form": form or InviteForm(),
@@ -154,30 +156,41 @@ def leave(request: SignedInRequest, slug: str) -> HttpResponse:
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
 def invitation(request: HttpRequest, token: str) -> HttpResponse:
-    """Show an invitation to whoever has its link; let the right one accept it."""
+    """Show an invitation to whoever has its link; let the right one accept it.
+
+    Who has to sign in first is led back here.
+    """
     found = invitations.find(token)
     if found is None:
-        return render(request, "workspaces/invitation_over.html", status=404)
-    context: dict[str, Any] = {
+        return came_for.forget(render(request, "workspaces/invitation_over.html", status=404))
+    if not request.user.is_authenticated:
+        page = render(request, "workspaces/invitation.html", _about(found))
+        return came_for.remember(page, request.path)
+    return came_for.forget(_invited(request, found, request.user))
+
+
+def _about(found: Invitation) -> dict[str, Any]:
+    return {
         "invitation": found,
         "workspace": found.workspace,
         "role_words": invitations.ROLE_WORDS[Role(found.role)],
         "masked": invitations.masked(found.email),
     }
-    if not request.user.is_authenticated:
+
+
+def _invited(request: HttpRequest, found: Invitation, user: User) -> HttpResponse:
+    standing = invitations.standing(found, user)
+    if request.method != "POST":
+        context = _about(found) | {"standing": standing}
         return render(request, "workspaces/invitation.html", context)
-    user = request.user
-    context["standing"] = standing = invitations.standing(found, user)
-    if request.method == "POST" and not standing.verified:
-        return redirect("invitation", token)  # no error: these are logged, with the path
-    if request.method == "POST":
-        try:
-            workspace = invitations.accept(found, user)
-        except Refused as refusal:
-            messages.error(request, str(refusal))
-            return redirect("workspaces")
-        return redirect(workspace)
-    return render(request, "workspaces/invitation.html", context)
+    if not standing.verified:
+        return redirect(request.path)  # no error: these are logged, with the path
+    try:
+        workspace = invitations.accept(found, user)
+    except Refused as refusal:
+        messages.error(request, str(refusal))
+        return redirect("workspaces")
+    return redirect(workspace)
 
 
 @signed_in

@@ -27,6 +27,8 @@ from workspaces.usage import SPANS, USUAL_SPAN, Disk, figures
 
 PER_PAGE = 30
 RECENT = 6
+# So many invitations are shown; those behind them come up when these are accepted.
+INVITED = 20
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=HttpResponseBase)
@@ -66,7 +68,7 @@ def index(request: SignedInRequest) -> HttpResponse:
     context = {
         "live": live,
         "deleted": [member for member in members if member.workspace.deleted_at is not None],
-        "invitations": invitations.of_user(request.user),
+        "invitations": invitations.of_user(request.user)[:INVITED],
         "moving": any(progress.is_busy(member.workspace.instance) for member in live),
     }
     return render(request, "workspaces/index.html", context)

@@ -593,7 +593,9 @@ def test_the_control_plane_may_go_away(stack: Stack, visitor: httpx.Client) -> N
                 assert refused.json()["request_id"] == refused.headers["X-Request-ID"]
         with stack.cloud() as client:
             for path in KEYS:
-                assert client.get(path, headers=HTML).status_code == 503
+                assert (away := client.get(path, headers=HTML)).status_code == 503
+                # What a browser asks for next, such as its icon, does not say from which page.
+                assert away.headers.get_list("Referrer-Policy") == ["no-referrer"]
         assert "THE-KEY" not in stack.error_log()
         assert "/api/v1/workspaces" in stack.error_log()
     finally:
@@ -942,7 +944,8 @@ def test_the_log_holds_no_secrets(
     stack.visitor(owner, workspace).close()
     with stack.cloud() as cloud:
         for path in KEYS:
-            cloud.get(path)
+            answer = cloud.get(path)
+            assert answer.headers.get_list("Referrer-Policy") == ["strict-origin"]
     # The router's two processes write one after another, in any order.
     for said in ("password/reset", "/invitations/...", "/-/cloudapp/sign-in", "/data"):
         until(lambda said=said: said in stack.access_log())

@@ -11,6 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts import api_tokens
+from accounts.models import User
 from deploy import lifecycle
 from deploy.models import Heartbeat, HostFacts, Image, Instance, InstanceEvent, Orphan
 from deploy.states import Observed, Status
@@ -126,6 +127,10 @@ def token(workspace: Workspace) -> None:
     assert made.expires_at
 
 
+def ownerless(workspace: Workspace) -> None:
+    User.objects.filter(memberships__workspace=workspace).update(is_active=False)
+
+
 def one_queue(workspace: Workspace) -> None:
     Heartbeat.objects.filter(queue="outside").update(at=ago(hours=1))
 
@@ -159,6 +164,8 @@ PROVOKED: list[tuple[str, Callable[[Workspace], Any]]] = [
     ("webhook-off", webhook_off),
     ("mail-failing", mail("pending", created_at=ago(hours=2))),
     ("mail-failing", mail("failed", created_at=ago(days=3), attempted_at=ago(hours=1))),
+    ("mail-failing", mail("uncertain", created_at=ago(days=3), attempted_at=ago(hours=1))),
+    ("workspace-ownerless", ownerless),
     ("spares-missing", spares),
     ("orphan-container", lambda w: Orphan.objects.create(name="c", kind="container")),
     ("orphan-volume", lambda w: Orphan.objects.create(name="v", kind="volume")),
@@ -262,6 +269,7 @@ def test_mail_that_may_still_come_or_that_nobody_wants_any_more_is_fine(well: Wo
         {"state": "pending", "attempts": 1, "created_at": ago(minutes=50)},
         {"state": "pending", "attempts": 0, "created_at": ago(hours=2)},
         {"state": "failed", "attempts": 1, "attempted_at": ago(hours=25)},
+        {"state": "uncertain", "attempts": 1, "attempted_at": ago(hours=25)},
         {"state": "sent", "attempts": 2, "attempted_at": ago(hours=2)},
     )
     for number, fields in enumerate(fine):
@@ -271,3 +279,13 @@ def test_mail_that_may_still_come_or_that_nobody_wants_any_more_is_fine(well: Wo
     assert attention.counts() == {"mail-failing": 1}
     mailing.call_back("late", "It was withdrawn.")
     assert attention.counts() == {}
+
+
+def test_what_is_suspended_or_deleted_needs_no_owner(well: Workspace) -> None:
+    ownerless(well)
+    factories.set_status(well.instance, Status.SUSPENDED)
+    gone = factories.make_workspace(factories.make_user(), status=Status.DELETING)
+    ownerless(gone)
+    assert attention.counts() == {}
+    factories.set_status(well.instance, Status.RUNNING)
+    assert [item.code for item in attention.of_workspace(well)] == ["workspace-ownerless"]

@@ -13,8 +13,8 @@ from deploy.states import Desired, Observed, Status
 from tests import factories
 from tests.workspaces.test_plugins_page import approve
 from tests.workspaces.test_services import at_once
-from workspaces import deeds, members, operations, plans, services
-from workspaces.models import Plan, Role, Workspace
+from workspaces import changes, deeds, invitations, operations, plans, services
+from workspaces.models import Change, Plan, Role, Step, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
@@ -275,6 +275,29 @@ def test_those_that_somebody_wakes_take_no_places(owner: User, plan: Plan) -> No
     assert moved(plan) >= set(lagging)
 
 
+def test_a_change_of_plugins_that_is_under_way_goes_first(
+    owner: User, operator: User, plan: Plan
+) -> None:
+    """At its switch, the instance has the new set already, which may need the internet, and the
+    workspace the old one still.
+    """
+    workspace = factories.make_workspace(owner)
+    change = changes.request(workspace, None, [])
+    Change.objects.filter(pk=change.pk).update(step=Step.SWITCH)
+    lifecycle.change_spec(workspace.instance_id, "change_plugins", internet=True)
+    big = Plan.objects.create(name="Big", memory_mb=2048, disk_mb=77)
+    operations.change_plan(workspace, operator, big)
+    plans.follow_all()
+    instance = Instance.objects.get(pk=workspace.instance_id)
+    assert (instance.internet, instance.memory_mb, instance.generation) == (True, 512, 2)
+    assert instance.disk_mb == 77, "what needs no other container counts at once"
+    assert Workspace.objects.get().plan == big
+    Change.objects.filter(pk=change.pk).update(state=Change.State.DONE)
+    plans.follow_all()
+    instance.refresh_from_db()
+    assert (instance.internet, instance.memory_mb, instance.generation) == (False, 2048, 3)
+
+
 # --- members -------------------------------------------------------------------------------------
 
 
@@ -282,12 +305,12 @@ def test_members_are_counted(owner: User, plan: Plan) -> None:
     (workspace,) = many(owner, 1)
     Plan.objects.update(max_members=2)
     friend = factories.make_user(name="Grace")
-    members.add(workspace, friend, Role.EDITOR)
+    invitations.let_in(workspace, friend, Role.EDITOR)
     assert str(workspace.activities.get()) == "joined as an editor"
     with pytest.raises(services.Refused, match="belongs to the workspace already"):
-        members.add(workspace, friend, Role.VIEWER)
+        invitations.let_in(workspace, friend, Role.VIEWER)
     with pytest.raises(services.Refused, match="room for 2 members") as caught:
-        members.add(workspace, factories.make_user(), Role.VIEWER)
+        invitations.let_in(workspace, factories.make_user(), Role.VIEWER)
     assert caught.value.code == "member_limit"
     assert workspace.members.count() == 2
 
@@ -297,7 +320,7 @@ def test_of_many_who_come_at_once_as_many_as_may_get_in(owner: User) -> None:
     workspace = factories.make_workspace(owner)
     Plan.objects.update(max_members=3)
     people = [factories.make_user() for _ in range(8)]
-    raised = at_once(8, lambda n: members.add(workspace, people[n], Role.VIEWER) and None)
+    raised = at_once(8, lambda n: invitations.let_in(workspace, people[n], Role.VIEWER) and None)
     codes = [getattr(error, "code", error) for error in raised]
     assert codes == ["member_limit"] * 6
     assert workspace.members.count() == 3

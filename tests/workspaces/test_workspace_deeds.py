@@ -1,6 +1,7 @@
 """What operators do with workspaces: to one, to many, and out of whatever one is stuck in."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -9,21 +10,26 @@ from uuid import uuid4
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from deploy import leases, lifecycle
 from deploy.models import Image, Instance, InstanceEvent
 from deploy.states import Desired, Observed, Status, StopReason
 from tests import factories
+from tests.deploy.boxes import wait_for
+from tests.deploy.rows import held
 from tests.workspaces import html
-from workspaces import changes, operations, services, sets
+from tests.workspaces.teams.support import body_of, somebody_waits
+from workspaces import changes, invitations, operations, services, sets
 from workspaces.admin.workspace_deeds import DEEDS, MOST
-from workspaces.models import Change, OutgoingMail, Plan, Release, Step, Workspace
+from workspaces.models import Change, Member, OutgoingMail, Plan, Release, Role, Step, Workspace
 from workspaces.services import Refused
 
 LIST = "/admin/workspaces/workspace/"
+GRACE = "grace@example.org"
 
 
 @pytest.fixture
@@ -138,6 +144,14 @@ def no_image(workspace: Workspace) -> None:
     back_off(workspace)
 
 
+def ownerless(workspace: Workspace) -> None:
+    """Its owner's account is switched off; an editor is left, and a viewer who is as well."""
+    User.objects.filter(memberships__workspace=workspace).update(is_active=False)
+    factories.add_member(workspace, factories.make_user(GRACE, name="Grace"), Role.EDITOR)
+    gone = factories.make_user("gone@example.org", is_active=False)
+    factories.add_member(workspace, gone, Role.VIEWER)
+
+
 def can_be_claimed(workspace: Workspace) -> bool:
     """Whether a worker may begin with it now."""
     instance = workspace.instance
@@ -188,6 +202,9 @@ STUCK = [
           lambda w: w.instance.generation == 2),
     Stuck("it was deleted by mistake", lambda w: None, "restore",
           lambda w: w.deleted_at is None, Status.DELETING),
+    Stuck("its last owner is switched off", ownerless, "owner",
+          lambda w: w.members.get(role=Role.OWNER, user__is_active=True).user.email == GRACE,
+          said={"email": GRACE}),
     Stuck("its container is gone for good", lost, "forget",
           lambda w: w.instance.purged_at is not None and w.purged_at is not None,
           Status.FAILED, {"sure": "on"}),
@@ -234,6 +251,141 @@ def test_what_was_given_up_is_not_written_by_the_worker_that_hung(
         operations.give_up_change(workspace, staff)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_trying_again_and_a_purge_do_not_wait_for_each_other(staff: User) -> None:
+    """Who tries again holds the instance and then wants the one before it, whose purge holds that
+    and then wants the successor.
+    """
+    workspace = factories.make_workspace(factories.make_user(), "trees")
+    predecessor(workspace)
+    old = fresh(workspace).instance.predecessor
+    assert old
+    put(old, next_attempt_at=None)
+    lease, known = held(old)
+
+    def purge() -> None:
+        try:
+            lifecycle.record_purged(lease, known, 1)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with services.locked(workspace):
+            purging = pool.submit(purge)
+            wait_for(lambda: purging.done() or somebody_waits(), "the purge to want the successor")
+            operations.retry(workspace, staff)
+            revision = fresh(workspace).instance.revision
+        purging.result(timeout=60)
+    instance = fresh(workspace).instance
+    assert instance.predecessor
+    assert instance.predecessor.purged_at
+    assert instance.revision > revision, "it was not told that it need not wait any more"
+
+
+# --- whose it is ---------------------------------------------------------------------------------
+
+
+def give(workspace: Workspace, by: User, email: str) -> str:
+    """Why it was refused; empty when it was not."""
+    try:
+        operations.give_owner(fresh(workspace), by, email)
+    except Refused as refusal:
+        return str(refusal)
+    return ""
+
+
+def test_only_owners_make_owners_as_long_as_there_is_one(
+    workspace: Workspace, staff: User, operator: Client
+) -> None:
+    factories.add_member(workspace, factories.make_user(GRACE), Role.EDITOR)
+    assert "owner" not in buttons(operator, workspace)
+    assert "only owners make others owners" in give(workspace, staff, GRACE)
+    refused = operator.post(f"{LIST}{workspace.pk}/owner/", {"email": GRACE})
+    assert refused.status_code == 422
+    assert workspace.members.filter(role=Role.OWNER).count() == 1
+
+
+def test_an_owner_is_made_of_a_member_who_can_sign_in(workspace: Workspace, staff: User) -> None:
+    ownerless(workspace)
+    stranger = factories.make_user("stranger@example.org")
+    for email in (stranger.email, "gone@example.org", "nobody@example.org"):
+        assert "No member has verified this address" in give(workspace, staff, email)
+    factories.add_member(workspace, staff, Role.VIEWER)
+    assert "Nobody makes themselves an owner" in give(workspace, staff, staff.email)
+    assert not OutgoingMail.objects.exists()
+    assert give(workspace, staff, "Grace@Example.org") == ""
+    assert workspace.members.get(user__emailaddress__email=GRACE).role == Role.OWNER
+    entry = AuditEntry.objects.latest("id")
+    assert (entry.verb, entry.actor, entry.workspace) == ("made_owner", staff.pk, workspace.pk)
+    assert verbs(workspace) == ["made_owner"]
+
+
+def test_where_nobody_is_left_an_owner_is_invited(
+    workspace: Workspace, staff: User, operator: Client
+) -> None:
+    owner = workspace.members.get().user
+    invitations.invite(workspace, owner, "planted@example.org", Role.OWNER)
+    workspace.members.all().delete()
+    assert "your own address" in give(workspace, staff, staff.email)
+    said = press(operator, workspace, "owner", email=GRACE)
+    assert f"has {GRACE} invited as its owner" in said
+    (invitation,) = invitations.pending(workspace)
+    assert (invitation.email, invitation.role) == (GRACE, Role.OWNER)
+    text = body_of(OutgoingMail.objects.get(to=GRACE))
+    assert "The team of cloudapp invites you" in text
+    assert staff.email not in text
+    grace = factories.make_user(GRACE)
+    invitations.accept(invitation, grace)
+    assert workspace.members.get().user == grace
+
+
+def test_it_needs_a_permission_of_its_own(workspace: Workspace) -> None:
+    ownerless(workspace)
+    user = factories.make_user(is_staff=True)
+    client = Client()
+    client.force_login(user)
+    for codename, offered in (
+        ("view_workspace", False),
+        ("change_workspace", False),
+        ("change_member", True),
+    ):
+        user.user_permissions.add(Permission.objects.get(codename=codename))
+        assert ("owner" in buttons(client, workspace)) is offered
+
+
+def deletable(client: Client, address: str) -> bool:
+    """Whether a page of the admin asks to delete, and then does."""
+    asked = client.get(address).content.decode()
+    done = client.post(address, {"post": "yes"})
+    assert (done.status_code == 302) is ('name="post"' in asked)
+    return done.status_code == 302
+
+
+def test_nobody_deletes_the_last_owner_of_a_workspace(
+    workspace: Workspace, operator: Client
+) -> None:
+    member = workspace.members.get()
+    grace = factories.make_user(GRACE)
+    factories.add_member(workspace, grace, Role.OWNER)
+    User.objects.filter(pk=grace.pk).update(is_active=False)  # who counts for none
+    page = f"/admin/accounts/user/{member.user_id}/delete/"
+    assert "trees, of which no other owner is left" in operator.get(page).content.decode()
+    chosen = {"action": "delete_selected", "_selected_action": [member.user_id], "post": "yes"}
+    operator.post("/admin/accounts/user/", chosen)
+    assert not deletable(operator, page)
+    assert not deletable(operator, f"/admin/workspaces/member/{member.pk}/delete/")
+    assert Member.objects.filter(pk=member.pk).exists()
+    User.objects.filter(pk=grace.pk).update(is_active=True)
+    both = {**chosen, "_selected_action": [member.user_id, grace.pk]}
+    operator.post("/admin/accounts/user/", both)
+    assert workspace.members.count() == 2, "not all owners at once either"
+    assert deletable(operator, page)
+    assert workspace.members.get().user == grace
+    factories.set_status(workspace.instance, Status.DELETING)
+    Workspace.objects.filter(pk=workspace.pk).update(deleted_at=timezone.now())
+    assert deletable(operator, f"/admin/accounts/user/{grace.pk}/delete/")
+
+
 # --- forgetting ----------------------------------------------------------------------------------
 
 
@@ -276,6 +428,39 @@ def test_what_may_yet_come_is_not_forgotten(
     with pytest.raises(Refused):
         operations.forget(workspace, staff)
     assert fresh(workspace).purged_at is None
+
+
+def removed(workspace: Workspace) -> None:
+    """A worker removed its container, as after a deletion."""
+    put(workspace.instance, observed=Observed.ABSENT, observed_generation=None)
+    factories.add_event(workspace.instance, "remove")
+
+
+def test_what_is_deleted_and_can_be_brought_back_is_not_forgotten(
+    staff: User, operator: Client
+) -> None:
+    workspace = factories.make_workspace(factories.make_user(), status=Status.DELETING)
+    removed(workspace)
+    assert "restore" in buttons(operator, workspace)
+    assert "forget" not in buttons(operator, workspace)
+    with pytest.raises(Refused, match="can be undone still"):
+        operations.forget(workspace, staff)
+    choose(operator, "forget", workspace, go="yes", sure="on")
+    assert fresh(workspace).purged_at is None
+    assert not OutgoingMail.objects.exists()
+
+
+def test_one_that_should_be_gone_by_now_is_forgotten_in_other_words(
+    staff: User, operator: Client
+) -> None:
+    workspace = factories.make_workspace(factories.make_user(), status=Status.DELETING)
+    removed(workspace)
+    put(workspace.instance, purge_at=long_ago())
+    assert "forget" in buttons(operator, workspace)
+    operations.forget(workspace, staff)
+    mail = OutgoingMail.objects.get()
+    assert "closed for good" in mail.subject
+    assert "was deleted, and the time to undo that is over" in body_of(mail)
 
 
 def test_owners_are_told_of_what_is_forgotten(workspace: Workspace, staff: User) -> None:

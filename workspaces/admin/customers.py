@@ -9,14 +9,15 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminIntegerFieldWidget
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
+from accounts.admin import UserAdmin
 from accounts.models import User
 from deploy.admin import ReadOnlyAdmin
 from workspaces import deeds, plans
 from workspaces.admin.deeds import operator
-from workspaces.models import Activity, Member, Plan
+from workspaces.models import Activity, Member, Plan, Role
 from workspaces.services import Refused
 
 _named_user = Prefetch("user", User.objects.with_names())
@@ -117,6 +118,37 @@ class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().has_delete_permission(request, obj) and not (obj and obj.is_default)
 
 
+# --- who alone owns something stays --------------------------------------------------------------
+
+Deleted = tuple[list[Any], dict[str, int], set[str], list[Any]]
+
+
+def _kept(deleted: Deleted, leaving: QuerySet[Member]) -> Deleted:
+    """Keep an operator from deleting the last owners of workspaces: say what to do first."""
+    others = Member.objects.filter(role=Role.OWNER, user__is_active=True)
+    others = others.exclude(pk__in=leaving.values("pk")).filter(workspace=OuterRef("workspace"))
+    last = leaving.filter(~Exists(others), role=Role.OWNER, workspace__deleted_at=None)
+    slugs = last.order_by("workspace__slug").values_list("workspace__slug", flat=True).distinct()
+    words = [
+        f"{slug}, of which no other owner is left: give it one, or delete it" for slug in slugs
+    ]
+    *others_of_django, protected = deleted
+    return (*others_of_django, [*protected, *words])  # type: ignore[return-value]
+
+
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class CustomersAdmin(UserAdmin):
+    """Users, as accounts shows them, but no workspace loses its last owner with one."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Deleted:
+        """Say what would go with them, and what keeps them."""
+        leaving = Member.objects.filter(user__in=[user.pk for user in objs])
+        return _kept(super().get_deleted_objects(objs, request), leaving)
+
+
 @admin.register(Member)
 class MemberAdmin(ReadOnlyAdmin):
     """Who belongs where."""
@@ -131,6 +163,11 @@ class MemberAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Member]:
         """Members with their names, in one more query."""
         return super().get_queryset(request).prefetch_related(_named_user)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Deleted:
+        """Say what would go with them, and what keeps them."""
+        leaving = Member.objects.filter(pk__in=[member.pk for member in objs])
+        return _kept(super().get_deleted_objects(objs, request), leaving)
 
     def has_delete_permission(self, request: HttpRequest, obj: Member | None = None) -> bool:
         """Whoever may, or else no user who belongs somewhere could be deleted."""

@@ -13,7 +13,7 @@ from django.contrib.admin.widgets import AdminTextInputWidget
 from accounts.models import User
 from deploy import lifecycle
 from deploy.states import Desired, Status, StopReason
-from workspaces import changes, deeds, operations, services
+from workspaces import changes, deeds, members, operations, services
 from workspaces.models import Plan, Release, Workspace
 from workspaces.services import Refused
 
@@ -45,6 +45,19 @@ class ReleaseForm(forms.Form):
 
     release = forms.ModelChoiceField(
         Release.objects.order_by("-is_default", "pk"), empty_label=None
+    )
+
+
+class OwnerForm(forms.Form):
+    """Whose it is."""
+
+    email = forms.EmailField(
+        label="Email address",
+        widget=AdminTextInputWidget,
+        help_text=(
+            "Of a member, who becomes the owner at once. Where nobody belongs to the workspace, of "
+            "whoever is to be invited as its owner."
+        ),
     )
 
 
@@ -133,6 +146,10 @@ def _move(workspace: Workspace, by: User, said: Said) -> str:
     return f"changes over to {said['release']}"
 
 
+def _give_owner(workspace: Workspace, by: User, said: Said) -> str:
+    return operations.give_owner(workspace, by, said["email"])
+
+
 DEEDS: Mapping[str, Deed] = {
     deed.name: deed
     for deed in (
@@ -217,6 +234,19 @@ DEEDS: Mapping[str, Deed] = {
             _simple(changes.undelete, "is back, and starts"),
         ),
         Deed(
+            "owner",
+            "Give it an owner",
+            "give_owner",
+            lambda workspace: _there(workspace) and not members.owners(workspace).exists(),
+            _give_owner,
+            form=OwnerForm,
+            intro=(
+                "It has no owner who can sign in, so nobody can invite, change or delete anything. "
+                "Make sure whose it is: an owner reads all of its data, and gives it to others. "
+                "Its members read in its activity that the operators did this."
+            ),
+        ),
+        Deed(
             "forget",
             "Forget",
             "forget_workspaces",
@@ -228,7 +258,8 @@ DEEDS: Mapping[str, Deed] = {
                 "where the engine itself said that there is none. Members lose it at once, its "
                 "address is free again, and this cannot be undone. Nothing at the engine is "
                 "touched: if its data volume is there still, it stays, is listed among the "
-                "orphans, and is never removed by us."
+                "orphans, and is never removed by us. Of one that was deleted, remove it by hand: "
+                "its owners were told that it goes."
             ),
             danger=True,
         ),

@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 
+from django.db import connection
 from django.db.models import F
 
 from deploy import vault
@@ -37,3 +38,14 @@ def token_for(email: str) -> str:
     found = LINK.search(body_of(mail.latest("created_at")))
     assert found
     return found[1]
+
+
+def somebody_waits() -> bool:
+    """Whether one in this database waits for a lock of another."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        (count,) = cursor.fetchone()
+    return bool(count)

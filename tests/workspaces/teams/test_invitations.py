@@ -124,16 +124,38 @@ def test_a_member_who_accepts_stays_what_they_are(workspace: Workspace, owner: U
 
 
 def test_it_is_the_workspace_that_invites(workspace: Workspace, owner: User, grace: User) -> None:
-    """Whoever sent it may have lost the role, or be gone."""
+    """Whoever sent it may have given the role away, or be gone."""
     second = factories.make_user("second@example.org")
     factories.add_member(workspace, second, Role.OWNER)
     lowered = invited(workspace, second)
-    members.change_role(workspace, owner, second.pk, Role.VIEWER)
+    members.change_role(workspace, second, second.pk, Role.VIEWER)
     assert invitations.find(lowered)
     members.remove(workspace, owner, second.pk)
     second.delete()
     invitations.accept(found(lowered), grace)
     assert role_of(workspace, grace) == "editor"
+
+
+@pytest.mark.parametrize("how", ["removed", "lowered"])
+def test_who_is_no_owner_any_more_does_not_come_back_by_an_invitation(
+    how: str, workspace: Workspace, owner: User, grace: User, mail_server: MailServer
+) -> None:
+    second = factories.make_user("second@example.org")
+    factories.add_member(workspace, second, Role.OWNER)
+    planted = found(invited(workspace, second, role=Role.OWNER))
+    kept = invited(workspace, owner, "new@example.org")
+    if how == "removed":
+        members.remove(workspace, owner, second.pk)
+    else:
+        members.change_role(workspace, owner, second.pk, Role.EDITOR)
+    with pytest.raises(Refused, match="was accepted, withdrawn"):
+        invitations.accept(planted, grace)
+    assert not invitations.of_user(grace)
+    assert found(kept).email == "new@example.org"
+    send_all()
+    assert [message["To"] for message in mail_server.received] == ["new@example.org"]
+    entry = AuditEntry.objects.filter(verb="withdrew_invitation").get()
+    assert (entry.actor, entry.detail["email"]) == (owner.pk, GRACE)
 
 
 def test_an_operator_lets_nobody_in(workspace: Workspace, owner: User, grace: User) -> None:

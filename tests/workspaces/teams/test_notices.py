@@ -12,7 +12,7 @@ from deploy.probe import Usage
 from deploy.states import Desired, Observed, Status
 from tests import factories
 from tests.deploy.boxes import wait_for
-from tests.workspaces.teams.support import body_of
+from tests.workspaces.teams.support import body_of, somebody_waits
 from workspaces import operations, services
 from workspaces.models import Activity, OutgoingMail, Role, Workspace
 from workspaces.services import TooOften
@@ -80,9 +80,14 @@ def test_names_are_taken_as_they_are(workspace: Workspace, owner: User, boss: Us
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        ("Ash \u202egpj.exe\x07", "Ash gpj.exe"),
+        ("Ash \u202egpj_exe\x07", "Ash gpj_exe"),
         ("Read https://evil.example", None),
         ("WWW.evil.example", None),
+        ("Claim at Pay-Now.com", None),
+        ("evil.example/login", None),
+        ("zahl.рф", None),
+        ("evil\u3002example", None),
+        ("Release 1.25, St. Mary & co.", "Release 1.25, St. Mary & co."),
         ("\u2066\u200e", None),
         ("Дуб і ясен 👩‍🌾", "Дуб і ясен 👩‍🌾"),  # noqa: RUF001
     ],
@@ -96,6 +101,12 @@ def test_a_name_sends_nobody_anywhere(
     mail = OutgoingMail.objects.get()
     assert mail.subject == f"Your workspace “{shown or 'trees'}” is being deleted"
     assert f"{shown or 'Somebody'} asked for the deletion of" in body_of(mail)
+
+
+def test_who_gave_no_name_is_called_by_the_address(workspace: Workspace, owner: User) -> None:
+    Profile.objects.all().delete()
+    services.delete(workspace, owner)
+    assert "ada@example.org asked for the deletion of" in body_of(OutgoingMail.objects.get())
 
 
 def test_deleting_it_again_and_again_fills_no_mailbox(
@@ -154,6 +165,7 @@ def test_a_failure_is_told_at_the_third_attempt_and_then_no_more(workspace: Work
 
 def test_flapping_is_one_failure(workspace: Workspace) -> None:
     fail(workspace, 3)
+    OutgoingMail.objects.update(state=OutgoingMail.State.SENT)
     for _ in range(3):
         attempts = Instance.objects.get(pk=workspace.instance_id).attempts
         come_up(workspace)
@@ -223,17 +235,6 @@ def test_a_mail_about_a_disk_and_a_deed_do_not_wait_for_each_other(
     assert workspace.instance.desired == Desired.STOPPED
 
 
-def somebody_waits() -> bool:
-    """Whether one in this database waits for a lock of another."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        (count,) = cursor.fetchone()
-    return bool(count)
-
-
 def test_a_deletion_that_is_undone_before_its_mail_went_out_is_not_told(
     workspace: Workspace, owner: User
 ) -> None:
@@ -245,3 +246,38 @@ def test_a_deletion_that_is_undone_before_its_mail_went_out_is_not_told(
     services.delete(workspace, owner)
     waits = OutgoingMail.objects.filter(state=OutgoingMail.State.PENDING)
     assert waits.count() == 1, "the second deletion is told: of the first, nobody heard"
+
+
+def waiting() -> list[str]:
+    """The kinds of mails that go out once the mail server is back."""
+    return list(OutgoingMail.objects.filter(state="pending").values_list("kind", flat=True))
+
+
+def test_what_is_over_before_its_mail_went_out_is_not_told(
+    workspace: Workspace, boss: User
+) -> None:
+    """The mail server is away meanwhile."""
+    operations.suspend(workspace, boss, "Unpaid.")
+    operations.resume(workspace, boss)
+    assert waiting() == ["resumed"]
+    operations.suspend(workspace, boss, "Unpaid again.")
+    assert waiting() == ["suspended"]
+    operations.resume(workspace, boss)
+    assert waiting() == ["resumed"]
+
+
+def test_a_failure_that_is_over_before_its_mail_went_out_is_not_told(
+    workspace: Workspace, boss: User
+) -> None:
+    """The mail server is away meanwhile. However often that happens, one that fails is told of."""
+    fail(workspace, 3)
+    assert waiting() == ["failed"]
+    for _ in range(3):
+        attempts = Instance.objects.get(pk=workspace.instance_id).attempts
+        come_up(workspace)
+        assert waiting() == []
+        Instance.objects.filter(pk=workspace.instance_id).update(attempts=attempts)
+        fail(workspace, 2)
+        assert waiting() == ["failed"]
+    operations.suspend(workspace, boss, "Enough.")
+    assert waiting() == ["suspended"]

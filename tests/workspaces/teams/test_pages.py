@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
+from django.contrib.sessions.models import Session
 from django.core import mail
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
+from accounts import came_for
 from accounts.models import User
 from tests import factories
 from tests.workspaces.html import Page
@@ -15,6 +19,7 @@ from tests.workspaces.teams.support import token_for
 from workspaces import invitations, members
 from workspaces.models import Member, Role, Visibility, Workspace
 from workspaces.services import Refused
+from workspaces.views import INVITED
 
 pytestmark = pytest.mark.django_db
 
@@ -98,6 +103,22 @@ def test_a_handing_over_is_one_deed_of_an_owner(workspace: Workspace, grace: Use
     assert [deed.verb for deed in workspace.activities.all()] == ["transferred"]
 
 
+def test_an_owner_who_cannot_sign_in_is_none(
+    workspace: Workspace, owner: User, client_of_owner: Client, grace: User
+) -> None:
+    workspace.members.filter(user=grace).update(role=Role.OWNER)
+    assert "the invitations that they sent" in text_of(client_of_owner.get(MEMBERS))
+    User.objects.filter(pk=grace.pk).update(is_active=False)
+    assert "You are its only owner" in text_of(client_of_owner.get(MEMBERS))
+    with pytest.raises(Refused, match="A workspace needs an owner"):
+        members.remove(workspace, owner, owner.pk)
+    with pytest.raises(Refused, match="A workspace needs an owner"):
+        members.change_role(workspace, owner, owner.pk, Role.EDITOR)
+    with pytest.raises(Refused, match="switched off"):
+        members.transfer(workspace, owner, grace.pk)
+    members.remove(workspace, owner, grace.pk)
+
+
 def test_inviting_and_what_is_refused(workspace: Workspace, client_of_owner: Client) -> None:
     add = "/workspaces/trees/invitations/add/"
     done = client_of_owner.post(add, {"email": "new@example.org", "role": "editor"}, follow=True)
@@ -154,11 +175,9 @@ def test_an_existing_person_signs_in_and_accepts(workspace: Workspace, link: str
     assert "n…@example.org" in shown
     assert "new@example.org" not in shown
     assert browser.post(link).status_code == 200, "nobody is signed in: it shows how"
-    login = browser.get(f"/account/login/?next={link}")
-    assert link in text_of(login)
-    signed_in = browser.post(
-        "/account/login/", {"login": "new@example.org", "password": PASSWORD, "next": link}
-    )
+    assert {"/account/login/", "/account/signup/"} <= Page(shown).links, "no key in an address"
+    told = {"login": "new@example.org", "password": PASSWORD}
+    signed_in = browser.post("/account/login/", told)
     assert signed_in["Location"] == link
     asked = text_of(browser.get(link))
     assert 'id="do-accept"' in asked
@@ -170,9 +189,10 @@ def test_an_existing_person_signs_in_and_accepts(workspace: Workspace, link: str
 
 def test_a_new_person_signs_up_verifies_and_is_back(workspace: Workspace, link: str) -> None:
     browser = Client()
-    browser.post(
-        "/account/signup/", {"email": "new@example.org", "password1": PASSWORD, "next": link}
-    )
+    browser.get(link)
+    browser.post("/account/signup/", {"email": "new@example.org", "password1": PASSWORD})
+    token = link.split("/")[2]
+    assert not any(token in str(one.get_decoded()) for one in Session.objects.all())
     (message,) = mail.outbox
     found = re.search(r"/account/confirm-email/\S+", str(message.body))
     assert found
@@ -196,6 +216,52 @@ def test_who_verified_in_another_browser_finds_it_in_the_list(
     stranger = sign_in(factories.make_user())
     assert stranger.post(f"/invitations/{one.pk}/accept/").status_code == 404
     assert Client().post(f"/invitations/{one.pk}/accept/").status_code == 302
+
+
+def test_signing_in_leads_to_an_invitation_once(link: str) -> None:
+    factories.make_user("eve@example.org", password=PASSWORD)
+    browser = Client()
+    told = {"login": "eve@example.org", "password": PASSWORD}
+    browser.get(link)
+    cookie = browser.cookies[came_for.COOKIE]
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Lax"
+    elsewhere = browser.post("/account/login/", {**told, "next": "/account/tokens/"})
+    assert elsewhere["Location"] == "/account/tokens/", "who says where to goes there"
+    browser.get(link)
+    browser.post("/account/logout/")
+    assert browser.post("/account/login/", told)["Location"] == "/workspaces/"
+
+
+@pytest.mark.parametrize("path", ["//evil.example/", "https://evil.example/", "javascript:x"])
+def test_a_forged_cookie_leads_nowhere(path: str, db: None) -> None:
+    factories.make_user("eve@example.org", password=PASSWORD)
+    browser = Client()
+    browser.cookies[came_for.COOKIE] = path
+    told = {"login": "eve@example.org", "password": PASSWORD}
+    assert browser.post("/account/login/", told)["Location"] == "/workspaces/"
+
+
+def test_many_invitations_cost_as_much_as_one(
+    sign_in: Any, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invitations, "TO_ONE_ADDRESS_PER_DAY", 100)
+    somebody = factories.make_user("new@example.org")
+    browser = sign_in(somebody)
+
+    def invite(count: int) -> None:
+        for _ in range(count):
+            by = factories.make_user()
+            invitations.invite(factories.make_workspace(by), by, "new@example.org", Role.VIEWER)
+
+    invite(1)
+    browser.get("/workspaces/")
+    with CaptureQueriesContext(connection) as one:
+        browser.get("/workspaces/")
+    invite(INVITED)
+    with django_assert_num_queries(len(one)):
+        page = text_of(browser.get("/workspaces/"))
+    assert page.count("You are invited to") == INVITED
 
 
 @pytest.mark.parametrize("claimed", [True, False])
