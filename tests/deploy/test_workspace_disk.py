@@ -153,6 +153,9 @@ def test_a_full_disk_is_read_only_until_there_is_room(
         make_room(client, do="remove", database=second, sure="yes")
         assert client.get(f"/{second}").status_code == 404
         assert not [name for name in workspace_container.files() if name.startswith(second)]
+        # Another one of that name is read by every thread that has read the first.
+        assert address(upload(client, "second", database(tmp_path / "5.db", MIB))) == second
+        assert [rows(client, second) for _ in range(10)] == [MIB // 100_000] * 10
         # Where uploads go, it stays.
         assert "it stays" in make_room(client, do="remove", database="data", sure="yes")
 
