@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -258,10 +259,65 @@ disk._entries = late
 assert disk._size(directory) == 2 * 8192
 """
 
+SHARED = """
+import contextlib, sqlite3
+from pathlib import Path
+from cloudapp_workspace import disk
 
-@pytest.mark.parametrize("program", [HELD, VANISHED], ids=["held", "vanished"])
+MIB = 1 << 20
+it = disk.Disk(Path("/data"))
+files = [Path(f"/data/{n}.db") for n in range(20)]
+connections = [sqlite3.connect(file, isolation_level=None) for file in files]
+for connection in connections:
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("create table birds (song)")
+it.limit = it.used(fresh=True) + 60 * MIB  # 64 with what deleting may need
+
+def most(connection):
+    return connection.execute("pragma max_page_count").fetchone()[0] * 4096
+
+def now(connection):
+    return connection.execute("pragma page_count").fetchone()[0] * 4096
+
+def sing(connection, mib):
+    connection.execute("begin")
+    for _ in range(mib):
+        connection.execute("insert into birds values (zeroblob(1048576))")
+
+first, second, third, *rest = connections
+with it.held(first):
+    assert 55 * MIB < most(first) <= 57 * MIB, "nearly everything, for whoever is alone"
+    sing(first, 40)
+    with it.held(second):
+        assert 6 * MIB < most(second) <= 8 * MIB, "what it has taken is not counted twice"
+        sing(second, 5)
+        with it.held(third):
+            assert 0.5 * MIB < most(third) <= 1.5 * MIB
+        rest.append(third)  # it is over
+        with contextlib.ExitStack() as stack:
+            for connection in rest:
+                stack.enter_context(it.held(connection))
+            assert sum(most(connection) for connection in connections) <= 65 * MIB
+            try:
+                sing(rest[-1], 1)
+            except sqlite3.OperationalError as error:
+                assert str(error) == "database or disk is full"
+            else:
+                raise AssertionError("it grew")
+    first.execute("commit")
+    second.execute("commit")
+for connection in connections[:2]:
+    connection.execute("pragma wal_checkpoint(truncate)")
+with it.held(third):
+    assert 15 * MIB < most(third) <= 18 * MIB, "what the others did not take is free again"
+"""
+
+
+@pytest.mark.parametrize("program", [HELD, VANISHED, SHARED], ids=["held", "vanished", "shared"])
 def test_what_lies_there_counts(workspace_container: Workspace, program: str) -> None:
-    """Files without a name that an import holds open; and a neighbour of one that goes away."""
+    """Files without a name that an import holds open; a neighbour of one that goes away; and
+    databases that are written to at the same time.
+    """
     done = workspace_container.execute("/opt/workspace/bin/python", "-IBc", program)
     assert done.code == 0, done.output
 
@@ -313,6 +369,35 @@ def test_sql_may_delete_on_a_full_disk_and_not_grow(workspace_container: Workspa
         assert disk_bytes(workspace_container) < limit
         inserted = client.post("/data/birds/-/insert", json={"row": {"song": "x"}})
         assert inserted.status_code == 201, inserted.text
+
+
+# So much is written after some thinking, which all of them begin before the first ends.
+SLOWLY = """
+insert into birds (song) select zeroblob(1000000) from (
+  with recursive c(n) as (select 1 union all select n + 1 from c where n < 100000) select n from c
+) where n > 100000 - 12
+"""
+
+
+@only_alpha
+def test_many_databases_at_once_do_not_multiply_the_limit(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    small = database(tmp_path / "small.db", 1)
+    with workspace_container.as_role("editor") as client:
+        names = [address(upload(client, f"d{n}", small)) for n in range(6)]
+        limit = disk_bytes(workspace_container) + 12 * MIB
+        disk_bytes(workspace_container, limit)
+
+        def fill(name: str) -> None:
+            client.post(f"/{name}/-/execute-write", json={"sql": SLOWLY})
+
+        for _ in range(2):
+            with ThreadPoolExecutor(len(names)) as pool:
+                list(pool.map(fill, names))
+        everything = sum(database_bytes(workspace_container, name) for name in names)
+        assert everything <= limit + SLACK
+        assert all(rows(client, name) % 12 == 1 for name in names), "all of a write, or nothing"
 
 
 def test_viewers_make_no_room_and_everybody_sees_a_page_that_works(
