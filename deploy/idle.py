@@ -5,6 +5,7 @@ its endpoint, says that it has no work of its own.
 """
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import timedelta
 
 from django.db.models import DurationField, ExpressionWrapper, F, Value
@@ -26,18 +27,20 @@ def put_idle_to_sleep() -> None:
     unused = Instance.objects.filter(
         desired=Desired.RUNNING, ready=True, idle_seconds__gt=0, spare=False
     )
-    for instance in unused.annotate(idle_time=idle_time).filter(
-        last_used_at__lt=now - F("idle_time")
-    ):
-        try:
-            _sleep_if_idle(instance)
-        except Exception:
-            logger.exception("%s cannot be put to sleep", instance)
+    idle = unused.annotate(idle_time=idle_time).filter(last_used_at__lt=now - F("idle_time"))
+    with ThreadPoolExecutor(usage.THREADS, thread_name_prefix="idle") as pool:
+        # Asked in threads, which touch no row. One that hangs takes seconds, of one thread.
+        asked = {pool.submit(probe.health, one, one.endpoint): one for one in idle}
+        for answer in as_completed(asked):
+            try:
+                _sleep_if_idle(asked[answer], answer)
+            except Exception:
+                logger.exception("%s cannot be put to sleep", asked[answer])
 
 
-def _sleep_if_idle(instance: Instance) -> None:
+def _sleep_if_idle(instance: Instance, answer: Future[probe.Health]) -> None:
     try:
-        health = probe.health(instance, instance.endpoint)
+        health = answer.result()
     except probe.NotAnswering as error:
         # Not a reason to stop it: somebody should look at why it does not answer.
         logger.warning("%s does not answer: %s", instance, error)

@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 
 from deploy import usage
 from deploy.models import Instance, UsageHour
-from deploy.states import MEBIBYTE, DiskLevel
+from deploy.states import MEBIBYTE, DiskLevel, disk_level
 from workspaces import plots
 from workspaces.models import Workspace
 
@@ -50,9 +50,12 @@ class Disk:
 
     @classmethod
     def of(cls, instance: Instance) -> "Disk":
-        """Return what is known of an instance's disk."""
-        level = DiskLevel(instance.disk_level)
-        return cls(instance.disk_bytes, instance.disk_limit, level, instance.disk_measured_at)
+        """Return what is known of an instance's disk.
+
+        By the limit that it has now: the plan of one that sleeps may have changed since it said.
+        """
+        used, limit = instance.disk_bytes, instance.disk_limit
+        return cls(used, limit, disk_level(used or 0, limit), instance.disk_measured_at)
 
     @property
     def percent(self) -> int:

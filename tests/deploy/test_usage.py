@@ -216,6 +216,7 @@ def test_passing_a_threshold_is_an_event_each_way(fake: FakeEngine, running: Ins
     assert fill(78) == ["disk_nearly_full"], "not clearly over"
     assert fill(100) == ["disk_nearly_full", "disk_full"]
     assert fill(101) == ["disk_nearly_full", "disk_full"]
+    assert fill(96) == ["disk_nearly_full", "disk_full"], "a log was moved into its database"
     assert fill(74)[2:] == ["disk_fine"]
     assert fill(120)[3:] == ["disk_full"]
     event = running.events.filter(kind="disk_full").last()
@@ -233,7 +234,10 @@ def test_passing_a_threshold_is_an_event_each_way(fake: FakeEngine, running: Ins
         (80, DiskLevel.FINE, DiskLevel.NEARLY_FULL),
         (75, DiskLevel.NEARLY_FULL, DiskLevel.NEARLY_FULL),
         (74, DiskLevel.NEARLY_FULL, DiskLevel.FINE),
-        (99, DiskLevel.FULL, DiskLevel.NEARLY_FULL),
+        (99, DiskLevel.NEARLY_FULL, DiskLevel.NEARLY_FULL),
+        (95, DiskLevel.FULL, DiskLevel.FULL),
+        (94, DiskLevel.FULL, DiskLevel.NEARLY_FULL),
+        (74, DiskLevel.FULL, DiskLevel.FINE),
         (100, DiskLevel.FINE, DiskLevel.FULL),
         (10**9, DiskLevel.FINE, DiskLevel.FULL),
     ],

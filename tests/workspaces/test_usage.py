@@ -127,6 +127,17 @@ def test_the_workspaces_page_says_how_its_disk_is(
     assert f"of {usage.Disk.of(Instance.objects.get()).limit // MEBIBYTE // 1024}.0 GiB" in html
 
 
+def test_a_larger_plan_shows_while_the_workspace_sleeps(
+    owner: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    """It says nothing then: what is shown is what it said last, against the limit of now."""
+    disk(trees, 1100, "full")
+    assert "Its disk is full" in client_of_owner.get("/workspaces/trees/").content.decode()
+    Instance.objects.update(disk_mb=10 * 1024)
+    assert "Its disk is" not in client_of_owner.get("/workspaces/trees/").content.decode()
+    assert api_of(owner).get("/workspaces/trees").json()["disk"]["level"] == "fine"
+
+
 def test_a_viewer_reads_what_is_wrong_and_not_what_to_do(owner: User, trees: Workspace) -> None:
     disk(trees, 1100, "full")
     viewer = factories.make_user()

@@ -636,10 +636,14 @@ def test_full_disks_are_found_and_a_page_tells_how_full_its_own_is(
     other = factories.make_workspace(factories.make_user(), "roomy")
     assert "not measured yet" in operator.get(page_of(workspace)).content.decode()
     told = {"disk_mb": 100, "disk_bytes": 100 * 2**20, "disk_measured_at": timezone.now()}
-    put(workspace.instance, disk_level="full", **told)
+    put(workspace.instance, **told)
     page = operator.get(page_of(workspace)).content.decode()
     assert "100.0 of 100 MiB (100 %)" in page
     assert f"/admin/accounts/auditentry/?q={workspace.pk}" in page
     listed = operator.get(f"{LIST}?disk=full").content.decode()
     assert str(workspace.pk) in listed
     assert str(other.pk) not in listed
+    # It sleeps, gets a larger plan, and has not said anything since.
+    put(workspace.instance, disk_level="full", disk_mb=120)
+    assert str(workspace.pk) not in operator.get(f"{LIST}?disk=full").content.decode()
+    assert str(workspace.pk) in operator.get(f"{LIST}?disk=nearly").content.decode()

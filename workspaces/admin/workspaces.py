@@ -26,7 +26,7 @@ from accounts import audit
 from accounts.models import User
 from deploy import logs
 from deploy.admin import ReadOnlyAdmin
-from deploy.finding import having_status
+from deploy.finding import having_disk, having_status
 from deploy.models import Instance, LogTail
 from deploy.states import MEBIBYTE, Desired, DiskLevel, Status
 from workspaces import attention, changes, deeds, events, history, operations, usage
@@ -77,8 +77,8 @@ class DiskFilter(ChoiceFilter):
     title = "disk"
     parameter_name = "disk"
     choices_by_value = {
-        "full": ("full: read-only", Q(instance__disk_level=DiskLevel.FULL)),
-        "nearly": ("nearly full", Q(instance__disk_level=DiskLevel.NEARLY_FULL)),
+        "full": ("full: read-only", having_disk(DiskLevel.FULL, "instance__")),
+        "nearly": ("nearly full", having_disk(DiskLevel.NEARLY_FULL, "instance__")),
     }
 
 

@@ -3,22 +3,23 @@
 The control plane says the limit with every probe, so it can change while we run. Nothing of the
 engine's enforces it: two parts of this package do. The guard refuses writes once the disk is full,
 except for those that make room, and uploads that do not fit. And SQLite itself lets no database
-grow beyond it, whatever code writes: `hold` is called before every write.
+grow beyond it, whatever code writes: each write is `held`, and all that are under way together.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from datasette import database
 
-from cloudapp_workspace import storage
+from cloudapp_workspace import spill, storage
 
 # Of the limit, in percent; from here on people are told.
 WARN_ABOVE = 80
@@ -27,6 +28,9 @@ WARN_ABOVE = 80
 FRESH_SECONDS = 0.5
 # Beyond the limit, for what SQLite needs to take something away, and to say why an import ended.
 SLACK = 4 << 20
+# A write may take so much of what is left. The others that begin meanwhile, in other databases,
+# share the rest: nobody knows how much each will need.
+SHARE = 7 / 8
 # SQLite's own bound, which is as good as none.
 MOST_PAGES = 0xFFFFFFFE
 # A write-ahead log keeps the size that it once needed, unless it is told.
@@ -47,6 +51,9 @@ class Disk:
         # What requests that are not over have sent so far, be it written yet or not.
         self.coming = 0
         self._open: dict[Path, sqlite3.Connection] = {}
+        # How large the databases may become that are written to just now.
+        self._bounds: dict[Path, int] = {}
+        self._bounding = threading.Lock()
         # None until the control plane says it, which it does before it lets anybody in.
         self.limit: int | None = None
 
@@ -88,38 +95,57 @@ class Disk:
         """Measure anew next time."""
         self._measured_at = None
 
-    def hold(self, connection: sqlite3.Connection) -> None:
-        """Let a database grow as far as the limit allows and no further.
+    @contextmanager
+    def held(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Let a database grow as far as the limit and other writes allow, and no further.
 
         Datasette 1.0's own may: without it no page would be shown, and there is little in it.
         """
-        file = connection.execute("pragma database_list").fetchone()[2]
-        if not file or Path(file).name == storage.INTERNAL_DATABASE:
+        name = connection.execute("pragma database_list").fetchone()[2]
+        file = Path(name or "")
+        if not name or file.name == storage.INTERNAL_DATABASE:
+            yield
             return
-        pages = MOST_PAGES
-        if self.limit is not None:
-            (size,) = connection.execute("pragma page_size").fetchone()
-            (now,) = connection.execute("pragma page_count").fetchone()
-            pages = now + max(0, self.limit + SLACK - self.used(fresh=True)) // size
-        connection.execute(f"pragma max_page_count = {max(1, min(pages, MOST_PAGES))}").fetchone()
         connection.execute(f"pragma journal_size_limit = {LOG_BYTES}").fetchone()
+        (size,) = connection.execute("pragma page_size").fetchone()
+        (now,) = connection.execute("pragma page_count").fetchone()
+        with self._bounding:
+            left = self._left(but_for=file)
+            pages = MOST_PAGES if left is None else now + int(left * SHARE) // size
+            self._bounds[file] = 0 if left is None else pages * size
+        try:
+            most = max(1, min(pages, MOST_PAGES))
+            connection.execute(f"pragma max_page_count = {most}").fetchone()
+            yield
+        finally:
+            with self._bounding:
+                self._bounds.pop(file, None)
+
+    def _left(self, but_for: Path) -> int | None:
+        """How much is left for a write, when all others need all that they may; None: no limit."""
+        if self.limit is None:
+            return None
+        others = [(file, most) for file, most in self._bounds.items() if file != but_for]
+        promised = sum(max(0, most - _with_log(file)) for file, most in others)
+        return max(0, self.limit + SLACK - self.used(fresh=True) - promised)
 
     def hold_all_writes(self) -> None:
-        """Have Datasette call `hold` before every write, with the connection that writes.
+        """Have Datasette make every write a held one, in the thread that writes.
 
         Both releases hand each write to the writing thread as one of these.
         """
-        original, hold = database.WriteTask, self.hold
+        original, held = database.WriteTask, self.held
 
         class HeldTask(original):  # type: ignore[misc, valid-type]
             __slots__ = ()
 
             def __init__(self, fn: Callable[[Any], Any], *args: Any, **more: Any) -> None:
-                def held(connection: sqlite3.Connection) -> Any:
-                    hold(connection)
-                    return fn(connection)
+                def write(connection: sqlite3.Connection) -> Any:
+                    spill.this_thread_writes()
+                    with held(connection):
+                        return fn(connection)
 
-                super().__init__(held, *args, **more)
+                super().__init__(write, *args, **more)
 
         database.WriteTask = HeldTask
 
@@ -163,6 +189,15 @@ def _size(directory: Path, leave_out: str = "") -> int:
                 total += _size(Path(entry.path))
             else:
                 total += _bytes(entry.stat(follow_symlinks=False))
+    return total
+
+
+def _with_log(file: Path) -> int:
+    """Bytes on the disk of a database, with what is written and not yet in it."""
+    total = 0
+    for part in (file, file.with_name(f"{file.name}-wal")):
+        with suppress(FileNotFoundError):
+            total += _bytes(part.stat())
     return total
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from datasette import database as readers
 from datasette.app import Datasette
 from datasette.database import Database
 from datasette.utils import escape_sqlite
@@ -89,6 +91,8 @@ async def _remove(datasette: Datasette, database: Database, _: str) -> str:
         return "This database is where uploads go, so it stays. Delete its tables instead."
     datasette.remove_database(database.name)
     database.close()  # 0.65 leaves it open
+    # 0.65 finds a thread's connections by the name: the next database of that name needs new ones.
+    readers.connections = threading.local()
     disk_of(datasette).let_go(path)
     storage.remove_database(path)
     return f"The database {database.name} is deleted."
