@@ -19,6 +19,7 @@ DEED_WORDS: Mapping[str, str] = {
     "restarted": "restarted it",
     "deleted": "deleted the workspace",
     "restored": "brought the workspace back",
+    "asked_for_change": "asked for a change of the plugins",
     "changed_plugins": "changed the plugins",
     "changed_metadata": "changed the metadata",
     "set_secret": "set a secret",

@@ -179,7 +179,7 @@ def rotate(request: SignedInRequest, webhook: Webhook) -> str:
 @_deed
 def redeliver(request: SignedInRequest, webhook: Webhook) -> str:
     """Send one of its messages again."""
-    webhooks.redeliver(_delivery(webhook, request.POST.get("delivery", "")))
+    webhooks.redeliver(_delivery(webhook, request.POST.get("delivery", "")), request.user)
     return ""
 
 

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
@@ -21,8 +22,9 @@ from tests import factories
 from tests.workspaces.api.conftest import api_of, code_of
 from tests.workspaces.conftest import SignIn
 from tests.workspaces.html import Page
-from workspaces import deeds, members, operations, services
-from workspaces.models import Role, Workspace
+from tests.workspaces.test_plugins_page import approve
+from workspaces import change_runs, changes, deeds, members, operations, services, webhooks
+from workspaces.models import Change, Role, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
@@ -84,6 +86,39 @@ def test_by_which_token(owner: User, trees: Workspace) -> None:
     assert entry.request_id == answer["X-Request-ID"]
     whole = str(vars(entry))
     assert api.headers["Authorization"].split()[1] not in whole
+
+
+def test_who_asks_for_a_change_is_there_whatever_comes_of_it(
+    owner: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    approve("datasette-map", version="1.2", needs=[{"name": "MAP_KEY", "help": ""}])
+    body = {"plugins": ["datasette-map"], "secrets": {"MAP_KEY": "s3cret"}}
+    answer = api_of(owner).ask("PUT", "/workspaces/trees/plugins", body, X_Real_IP="192.0.2.8")
+    assert answer.status_code == 202
+    entry = AuditEntry.objects.get(workspace=trees.pk)
+    assert (entry.verb, entry.actor, entry.via) == ("asked_for_change", owner.pk, "token")
+    assert (entry.address, entry.request_id) == ("192.0.2.8", answer["X-Request-ID"])
+    assert entry.detail == {
+        "words": "+datasette-map, secret MAP_KEY",
+        "plugins": ["datasette-map 1.2"],
+        "release": trees.release.version,
+        "secrets": ["MAP_KEY"],
+    }
+    assert "asked for a change of the plugins +datasette-map" in client_of_owner.get(PAGE).text
+    change_runs.give_up(Change.objects.get().pk, "It hung.")
+    assert AuditEntry.objects.get(workspace=trees.pk) == entry
+
+
+def test_who_goes_back_is_there_too(owner: User, trees: Workspace) -> None:
+    map_plugin = approve("datasette-map")
+    change = changes.request(trees, owner, ["datasette-map"])
+    Change.objects.filter(pk=change.pk).update(state=Change.State.DONE)
+    trees.plugins.set([map_plugin])
+    with origin.of(Origin(Via.SESSION, address="192.0.2.7")):
+        changes.roll_back(trees, owner)
+    entry = AuditEntry.objects.filter(verb="asked_for_change").latest("id")
+    assert (entry.detail["words"], entry.address) == ("-datasette-map", "192.0.2.7")
+    assert entry.detail["plugins"] == []
 
 
 def test_deeds_of_operators(owner: User, operator: User, trees: Workspace) -> None:
@@ -175,7 +210,8 @@ def test_searching(owner: User, trees: Workspace, client_of_owner: Client) -> No
 
     def verbs(**search: str) -> list[str]:
         file = text_of(client_of_owner.get(FILES, {"format": "jsonl", **search}))
-        return [json.loads(line)["verb"] for line in file.splitlines()]
+        found = [json.loads(line)["verb"] for line in file.splitlines()]
+        return [verb for verb in found if verb != "exported_audit"]  # what this does itself
 
     today = timezone.now().date()
     tomorrow, yesterday = today + timedelta(days=1), today - timedelta(days=1)
@@ -208,6 +244,43 @@ def test_pages_follow_one_another(owner: User, trees: Workspace, client_of_owner
     assert seen[0] != seen[-1]
 
 
+def test_taking_it_away_as_a_file_is_in_it(
+    owner: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    client_of_owner.get(FILES, {"format": "jsonl", "person": "bo"})
+    entry = AuditEntry.objects.get(workspace=trees.pk)
+    assert (entry.verb, entry.actor) == ("exported_audit", owner.pk)
+    assert entry.detail == {"query": {"format": "jsonl", "person": "bo"}}
+    assert "took its audit log away as a file" in client_of_owner.get(PAGE).text
+
+
+def test_what_is_sent_to_webhooks_by_hand_is_in_it(
+    owner: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    hook, _ = webhooks.create(trees, owner, url="https://1.1.1.1/hook", name="Chat")
+    delivery = webhooks.ping(hook, owner)
+    webhooks.redeliver(delivery, owner)
+    found = AuditEntry.objects.filter(workspace=trees.pk).order_by("id")
+    told = [(entry.verb, entry.label, entry.actor) for entry in found]
+    verbs = ("added_webhook", "tested_webhook", "sent_again")
+    assert told[1:] == [(verb, "Chat", owner.pk) for verb in verbs[1:]]
+    assert found[2].detail == {"message": str(delivery.pk), "type": "ping"}
+    page = client_of_owner.get(PAGE).text
+    assert "sent a message again to the webhook Chat" in page
+    assert "sent a test message to the webhook Chat" in page
+
+
+@pytest.mark.parametrize(
+    ("command", "verb"),
+    [("load_catalogue", "loaded_catalogue"), ("rotate_secrets", "rotated_secrets")],
+)
+def test_commands_that_change_much_are_in_it(command: str, verb: str) -> None:
+    with origin.of(Origin(Via.COMMAND, command)):
+        call_command(command, stdout=io.StringIO())
+    entry = AuditEntry.objects.latest("id")
+    assert (entry.verb, entry.via, entry.via_name) == (verb, "command", command)
+
+
 @pytest.mark.parametrize("role", [Role.EDITOR, Role.VIEWER])
 def test_others_have_no_tab_for_it(role: Role, trees: Workspace, sign_in: SignIn) -> None:
     user = factories.make_user()
@@ -228,7 +301,7 @@ def test_a_spreadsheet_takes_nothing_for_a_formula(
     text = text_of(client_of_owner.get(FILES))
     assert text.startswith('"id","at",'), "every cell, so that no separator of a locale begins one"
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    assert len(rows) == 13
+    assert len(rows) == 14  # with that it was taken away
     for row in rows:
         assert not any(str(cell).startswith(formulas) for cell in row.values())
     assert {row["label"] for row in rows} >= {"'=1+1", 'a,"b"\nc'}
@@ -241,7 +314,8 @@ def test_a_long_file_is_read_a_page_at_a_time(
     for number in range(9):
         audit.note(None, "tested", label=str(number), workspace=trees.pk)
     lines = text_of(client_of_owner.get(FILES, {"format": "jsonl"})).splitlines()
-    assert [json.loads(line)["label"] for line in lines] == [str(n) for n in range(8, -1, -1)]
+    labels = [json.loads(line)["label"] for line in lines]
+    assert labels == ["trees", *map(str, range(8, -1, -1))]
 
 
 # --- operators -----------------------------------------------------------------------------------

@@ -357,7 +357,7 @@ def test_rebuilding_keeps_the_set(operator: Client, workspace: Workspace) -> Non
     change = workspace.changes.get()
     assert change.anew
     assert set(change.wanted.all()) == set(workspace.plugins.all())
-    assert verbs(workspace) == ["rebuilt"]
+    assert verbs(workspace) == ["asked_for_change", "rebuilt"]
     assert "Another change is under way" in press(operator, workspace, "rebuild")
     assert sets.names_of(change.wanted.all()) == set()
 
