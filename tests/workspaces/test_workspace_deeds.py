@@ -454,7 +454,7 @@ def test_full_disks_are_found_and_a_page_tells_how_full_its_own_is(
     put(workspace.instance, disk_level="full", **told)
     page = operator.get(page_of(workspace)).content.decode()
     assert "100.0 of 100 MiB (100 %)" in page
-    assert f"/admin/accounts/auditentry/?q={workspace.pk}" in page
+    assert f"/admin/accounts/auditentry/?workspace__exact={workspace.pk}" in page
     listed = operator.get(f"{LIST}?disk=full").content.decode()
     assert str(workspace.pk) in listed
     assert str(other.pk) not in listed

@@ -282,7 +282,7 @@ def get_logs(
     """
     caller = caller_of(request)
     found = reach.get(caller, slug, "read_logs")
-    if not found.role:  # an operator: what customers' programs write is theirs
+    if not found.may_by_role("read_logs"):  # an operator: what customers' programs write is theirs
         audit.note(caller.user, "read_log", found.workspace, workspace=found.workspace.pk)
     if wants_stream(request):
         return _stream_log(request, found.workspace, tail)
