@@ -16,10 +16,9 @@ from django.db.models import Q, QuerySet
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 
+from accounts import names
 from accounts.models import AuditEntry
 
-# An operator as a customer sees one: the names and addresses of our people are not theirs to know.
-OPERATOR = "an operator"
 # No number of a user is longer.
 _DIGITS = 18
 # Spreadsheets take a cell that begins like this for a formula.
@@ -120,12 +119,12 @@ def shown(entry: AuditEntry, members: Collection[int] | None = None) -> dict[str
     With `members`, the numbers of the users of a workspace, as its owners see it: who acted as an
     operator has neither name nor address there.
     """
-    hidden = members is not None and entry.by_operator and entry.actor not in members
+    hidden = names.is_hidden(entry.actor, members, by_operator=entry.by_operator)
     return {
         "id": entry.pk,
         "at": entry.at.isoformat(),
         "actor": None if hidden else entry.actor,
-        "actor_name": OPERATOR if hidden else entry.actor_name,
+        "actor_name": names.OPERATOR if hidden else entry.actor_name,
         "actor_email": "" if hidden else entry.actor_email,
         "by_operator": entry.by_operator,
         "via": entry.via,

@@ -19,6 +19,7 @@ from accounts import audit, audit_log, origin
 from accounts.api_tokens import Scope
 from accounts.models import AuditEntry, User
 from accounts.origin import Origin, Via
+from deploy import vault
 from deploy.models import LogTail
 from tests import factories
 from tests.workspaces.api.conftest import api_of, code_of
@@ -26,7 +27,7 @@ from tests.workspaces.conftest import SignIn
 from tests.workspaces.html import Page
 from tests.workspaces.test_plugins_page import approve
 from workspaces import change_runs, changes, deeds, members, operations, services, webhooks
-from workspaces.models import Change, Role, Workspace
+from workspaces.models import Change, Delivery, OutgoingMail, Role, Workspace
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ready")]
 
@@ -243,6 +244,39 @@ def test_operators_have_neither_name_nor_address_there(
     assert api.get("/workspaces/trees/audit?person=olga").json()["items"] == []
     theirs = api_of(operator, Scope.OPERATOR).get("/workspaces/trees/audit?person=olga").json()
     assert theirs["items"][0]["actor_email"] == "olga@operators.example"
+
+
+def test_nor_anywhere_else_that_customers_read(
+    owner: User, operator: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    hook, _ = webhooks.create(trees, operator, url="https://1.1.1.1/hook")
+    services.rename(trees, operator, "Oaks")
+    changes.request(trees, operator, [])
+    webhooks.ping(hook, operator)
+    services.delete(trees, operator)
+    sent = "".join(Delivery.objects.values_list("body", flat=True))
+    mail = vault.open_all({"": OutgoingMail.objects.get(kind="deletion").body})[""]
+    assert '"who":"an operator"' in sent
+    assert "An operator asked for the deletion" in mail
+    api = api_of(owner)
+    seen = [api.get("/workspaces/trees/events").text, sent, mail]
+    for page in ("", "activity/", f"webhooks/{hook.pk}/"):
+        seen.append(client_of_owner.get(f"/workspaces/trees/{page}").text)
+    for text in seen:
+        assert "n operator" in text
+        assert not any(word in text for word in ("Olga", "operators.example"))
+    theirs = api_of(operator, Scope.OPERATOR).get("/workspaces/trees/events").json()["items"]
+    assert {event["who"] for event in theirs if event["who"]} == {"Olga"}
+
+
+def test_an_operator_who_is_a_member_has_a_name_there(
+    owner: User, operator: User, trees: Workspace, client_of_owner: Client
+) -> None:
+    factories.add_member(trees, operator, Role.OWNER)
+    services.rename(trees, operator, "Oaks")
+    assert "Olga" in client_of_owner.get("/workspaces/trees/activity/").text
+    events = api_of(owner).get("/workspaces/trees/events").json()["items"]
+    assert [event["who"] for event in events if event["kind"] == "renamed"] == ["Olga"]
 
 
 def test_searching(owner: User, trees: Workspace, client_of_owner: Client) -> None:

@@ -463,8 +463,7 @@ def _history(workspace: Workspace, number: str | None) -> "Page[dict[str, Any]]"
     """Return a page of all that happened, newest first, in words."""
     rows = events.rows_of(workspace).order_by("-id")
     page: Page[dict[str, Any]] = Paginator(rows, PER_PAGE).get_page(number)
-    people = User.objects.with_names().filter(pk__in={r["who_id"] for r in page} - {None})
-    names = {person.pk: person.display_name for person in people}
+    names = history.names_in(page, None)
     told = [
         {**row, "words": history.words_of(row), "who": history.who_of(row, names) or ""}
         for row in page

@@ -194,7 +194,7 @@ def test_what_owners_do_is_in_the_history_without_what_is_secret_in_the_address(
     webhook = webhooks.update(webhook, owner, name="Chat room", events=["workspace.created"])
     webhooks.update(webhook, owner, name="Chat room")
     webhooks.delete(webhook, owner)
-    lines = history.entries(list(history.rows_of(workspace)))
+    lines = history.entries(workspace, list(history.rows_of(workspace)))
     said = [f"{line.who} {line.text} {line.detail}" for line in lines if line.who]
     assert said == [
         "Ada removed the webhook Chat room",
