@@ -348,20 +348,10 @@ class AuditAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     list_display = ("at", "who", "verb", "kind", "label", "via", "address")
     list_filter = ("by_operator", "via", "at")
-    search_fields = (
-        "=verb",
-        "=label",
-        "=actor_email",
-        "=actor_name",
-        "=actor",
-        "=object_id",
-        "=workspace",
-        "=request_id",
-        "=address",
-    )
+    search_fields = ("verb",)  # there is a search: see get_search_results
     search_help_text = (
-        "Exactly: a verb, what a thing is called, a name, an email address, the id of a user, "
-        "thing, workspace or request, or an address on the net"
+        "Exactly: a verb, what a thing is called, an email address, the id of a user, thing, "
+        "workspace or request, or an address on the net"
     )
     ordering = ("-id",)
     list_per_page = 50
@@ -371,6 +361,13 @@ class AuditAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description="who")
     def who(self, entry: AuditEntry) -> str:
         return entry.actor_email or entry.actor_name or "-"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[AuditEntry], search_term: str
+    ) -> tuple[QuerySet[AuditEntry], bool]:
+        """Find what is called so. Django would compare columns as text, which no index serves."""
+        term = search_term.strip()
+        return (queryset.filter(audit_log.called(term)) if term else queryset), False
 
     def get_urls(self) -> list[URLPattern]:
         """Put the files' addresses before Django's own, which would swallow them."""

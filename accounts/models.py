@@ -207,6 +207,10 @@ class AuditEntry(models.Model):
             models.Index(fields=["verb", "at"], name="audit_of_verb"),
             models.Index(fields=["request_id"], name="audit_of_request"),
             models.Index(fields=["at"], name="audit_by_time"),
+            models.Index(fields=["actor_email"], name="audit_of_email"),
+            models.Index(fields=["label"], name="audit_of_label"),
+            models.Index(fields=["object_id"], name="audit_of_object"),
+            models.Index(fields=["address"], name="audit_of_address"),
         ]
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from django.shortcuts import render
 from django.utils.timezone import now
 from django.views.decorators.http import require_GET
 
-from accounts import audit_log
+from accounts import audit, audit_log
 from accounts.models import AuditEntry
 from workspaces import access
 from workspaces.history import DEED_WORDS
@@ -25,7 +25,11 @@ WORDS: Mapping[str, str] = {
     "revoked_token": "revoked an API token for it:",
     "signed_in_at_workspace": "signed in at its address",
     "read_log": "read its log",
+    "read_audit": "read its audit log",
+    "exported_audit": "took its audit log away as a file",
     "used_invitation": "used up an invitation, as a member already:",
+    "tested_webhook": "sent a test message to the webhook",
+    "sent_again": "sent a message again to the webhook",
     "granted": "allowed it the plugin",
     "took_grant_back": "took back the plugin",
     "tried_release": "moved it to the release",
@@ -38,6 +42,8 @@ _NAMED = (
     "made_token",
     "revoked_token",
     "used_invitation",
+    "tested_webhook",
+    "sent_again",
     "granted",
     "took_grant_back",
     "tried_release",
@@ -113,8 +119,9 @@ def export(request: SignedInRequest, slug: str) -> StreamingHttpResponse:
     kind = request.GET.get("format", "csv")
     if kind not in audit_log.FORMS:
         raise Http404
-    members = _members(workspace)
+    members, query = _members(workspace), {"query": request.GET.dict()}
     entries = SearchForm(request.GET).search().of(audit_log.of_workspace(workspace.pk), members)
+    audit.note(request.user, "exported_audit", workspace, workspace=workspace.pk, detail=query)
     return audit_log.export(entries, kind, f"{slug}-audit-{now():%Y-%m-%d}", members)
 
 

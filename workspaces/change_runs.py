@@ -28,7 +28,7 @@ from deploy.images import BuildStep, ImageError
 from deploy.models import Image, Instance
 from deploy.states import Desired
 from workspaces import activity, sets
-from workspaces.changes import locked, not_allowed, tell
+from workspaces.changes import difference, locked, not_allowed, tell
 from workspaces.models import Approval, Change, Release, Step, Workspace
 
 logger = logging.getLogger(__name__)
@@ -376,14 +376,7 @@ def _finish(change: Change, state: Change.State, error: str = "", detail: str = 
 
 
 def _note(change: Change) -> None:
-    before = sets.names_of(change.old_plugins.select_related("plugin"))
-    after = sets.names_of(change.wanted.select_related("plugin"))
-    told = [f"+{name}" for name in sorted(after - before)]
-    told += [f"-{name}" for name in sorted(before - after)]
-    if change.release_id != change.old_release_id:
-        told.append(str(change.release))
-    if change.anew:
-        told.append("built anew")
-    elif not told and change.image_id != change.old_image_id:
+    told = difference(change)
+    if not told and change.image_id != change.old_image_id:
         told.append("a newer image")
     activity.note(change.workspace, change.by, "changed_plugins", ", ".join(told))

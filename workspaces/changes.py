@@ -129,9 +129,36 @@ def _open(  # noqa: PLR0917 - each is another thing
     )
     change.wanted.set(wanted)
     change.old_plugins.set(current.plugins.all())
+    _note_asked(change)
     tell(change)
     transaction.on_commit(partial(send, change.pk))
     return change
+
+
+def _note_asked(change: Change) -> None:
+    """Write down who asks for what, from where; the worker writes what it made of it."""
+    wanted = change.wanted.order_by("plugin__name").values_list("plugin__name", "version")
+    secrets = sorted(change.secrets)
+    told = [*difference(change), *(f"secret {name}" for name in secrets)]
+    more = {
+        "plugins": [f"{name} {version}" for name, version in wanted],
+        "release": change.release.version,
+        "secrets": secrets,
+    }
+    activity.note(change.workspace, change.by, "asked_for_change", ", ".join(told), more=more)
+
+
+def difference(change: Change) -> list[str]:
+    """Return what a change adds to a workspace and what it takes away, in words."""
+    before = sets.names_of(change.old_plugins.select_related("plugin"))
+    after = sets.names_of(change.wanted.select_related("plugin"))
+    told = [f"+{name}" for name in sorted(after - before)]
+    told += [f"-{name}" for name in sorted(before - after)]
+    if change.release_id != change.old_release_id:
+        told.append(str(change.release))
+    if change.anew:
+        told.append("built anew")
+    return told
 
 
 def _asked_often(workspace: Workspace) -> bool:

@@ -49,6 +49,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "remove_webhook": ("delete_webhook",),
     "send_again": ("change_delivery",),
     "see_audit": ("accounts.view_auditentry",),
+    "read_customers_log": ("view_workspace", "deploy.view_logtail"),
 }
 
 

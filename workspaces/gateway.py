@@ -28,6 +28,7 @@ from django.views.decorators.http import require_safe
 from accounts import api_tokens
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken, User
+from accounts.names import OPERATOR
 from deploy import lifecycle, notify, tokens
 from deploy.models import Instance
 from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Status, StopReason
@@ -256,7 +257,7 @@ def _decide_by_session(slug: str, session_token: str) -> Decision:
     role: str | None = getattr(session, "role", None)
     name = _name(session.user, getattr(session, "email", None))
     if role is None and getattr(session, "supports", False) and support.may_look(session.user):
-        role, name = Role.VIEWER.value, f"{name} (operator)"
+        role, name = Role.VIEWER.value, OPERATOR
     if role is None:
         return _decide_for_visitor(slug, Verdict.NOT_FOUND)
     return _decide_for(Visit.of_member(session.workspace, session.user, role, name))

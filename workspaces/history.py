@@ -1,6 +1,6 @@
 """What happened to a workspace, in words: what people did, and what its instance did."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from accounts.models import User
+from accounts.names import shown_name
 from workspaces import events
 from workspaces.models import Workspace
 
@@ -19,6 +20,7 @@ DEED_WORDS: Mapping[str, str] = {
     "restarted": "restarted it",
     "deleted": "deleted the workspace",
     "restored": "brought the workspace back",
+    "asked_for_change": "asked for a change of the plugins",
     "changed_plugins": "changed the plugins",
     "changed_metadata": "changed the metadata",
     "set_secret": "set a secret",
@@ -44,7 +46,7 @@ DEED_WORDS: Mapping[str, str] = {
     "forgotten": "let go of it, for its container is gone for good:",
     "allowed_support": "let the operators look at the data",
     "ended_support": "closed the data to the operators",
-    "entered_support": "came in as an operator, to look at the data",
+    "entered_support": "came in to look at the data",
     "added_webhook": "added the webhook",
     "changed_webhook": "changed the webhook",
     "rotated_webhook": "gave a new secret to the webhook",
@@ -144,13 +146,12 @@ def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
 
 def recent(workspace: Workspace, limit: int) -> list[Entry]:
     """Return the newest so many, in words."""
-    return entries(events.newest(workspace, limit, leave_out=_SAID_BY_DEEDS))
+    return entries(workspace, events.newest(workspace, limit, leave_out=_SAID_BY_DEEDS))
 
 
-def entries(rows: list[dict[str, Any]]) -> list[Entry]:
-    """Return the words for some of `rows_of`'s rows."""
-    people = User.objects.with_names().filter(pk__in={row["who_id"] for row in rows} - {None})
-    names = {person.pk: person.display_name for person in people}
+def entries(workspace: Workspace, rows: list[dict[str, Any]]) -> list[Entry]:
+    """Return the words for some of `rows_of`'s rows, for its members."""
+    names = names_in(rows, workspace)
     found: list[Entry] = []
     for row in rows:
         entry = _entry(row, names)
@@ -170,6 +171,26 @@ def _repeats(later: Entry, entry: Entry) -> bool:
 def _entry(row: dict[str, Any], names: Mapping[int, str]) -> Entry:
     who = who_of(row, names) or ""
     return Entry(row["at"], who, words_of(row), row["more"], row["duration_ms"], row["failed"])
+
+
+def names_in(rows: Iterable[Mapping[str, Any]], of: Workspace | None) -> dict[int, str]:
+    """Return what those who did something are called; `of` as in `names_of`."""
+    who = {row["who_id"] for row in rows} - {None}
+    return names_of(User.objects.with_names().filter(pk__in=who), of)
+
+
+def names_of(people: Iterable[User], of: Workspace | None) -> dict[int, str]:
+    """Return what people are called by the members `of` a workspace; without one, by operators."""
+    people, members = list(people), None
+    if of is not None:  # no query where nobody is an operator
+        staff = [person.pk for person in people if person.is_staff]
+        members = set(of.members.filter(user__in=staff).values_list("user_id", flat=True))
+    return {person.pk: shown_name(person, members) for person in people}
+
+
+def name_of(person: User, of: Workspace | None) -> str:
+    """Return what one of them is called."""
+    return names_of([person], of)[person.pk]
 
 
 def who_of(row: Mapping[str, Any], names: Mapping[int, str]) -> str | None:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from deploy.models import InstanceEvent
 from deploy.states import FAILED_AFTER_ATTEMPTS, Status
-from workspaces import mailing
+from workspaces import history, mailing
 from workspaces.models import Activity, OutgoingMail, Role, Workspace
 
 # A workspace that fails, is started again and fails again is told of at most so often.
@@ -72,7 +72,8 @@ def deletion(deed: Activity, purge_at: datetime) -> None:
     At most once an hour; the date of a second deletion then is later than the one in the mail.
     """
     by = deed.user
-    who = mailing.plain(by.display_name, address=by.email) if by else "Somebody"
+    name = history.name_of(by, deed.workspace) if by else ""
+    who = mailing.plain(name, address=by.email if by else "")
     if not _told_lately(deed.workspace, "deletion", QUIET_AFTER_DELETION):
         _tell(deed.workspace, "deletion", str(deed.pk), who=who, purge_at=purge_at)
 

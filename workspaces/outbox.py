@@ -87,7 +87,7 @@ def note_deed(deed: Activity) -> None:
             deed.verb,
             history.words_of({"deed": True, "what": deed.verb}),
             id=deed.pk,
-            who=deed.user.display_name if deed.user else None,
+            who=history.name_of(deed.user, workspace) if deed.user else None,
             detail=deed.detail,
         )
         _write(hooks, type, workspace, told)
@@ -122,7 +122,8 @@ def hear(event: InstanceEvent, **_: Any) -> None:
 
 def write_ping(webhook: Webhook, by: User) -> Delivery:
     """Write a message that tells of nothing: somebody wants to see one arrive."""
-    told = _event(timezone.now(), PING, "asked for a test message", who=by.display_name)
+    who = history.name_of(by, webhook.workspace)
+    told = _event(timezone.now(), PING, "asked for a test message", who=who)
     (delivery,) = _write([webhook], PING, webhook.workspace, told)
     return delivery
 

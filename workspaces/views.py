@@ -288,7 +288,7 @@ def activity(request: SignedInRequest, slug: str) -> HttpResponse:
         "workspace": member.workspace,
         "can": access.abilities(member.role),
         "page": page,
-        "entries": history.entries(list(page.object_list)),
+        "entries": history.entries(member.workspace, list(page.object_list)),
     }
     return render(request, "workspaces/activity.html", context)
 

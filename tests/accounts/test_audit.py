@@ -325,6 +325,14 @@ def test_changes_of_an_account(make_user: MakeUser, client: Client, mark: int) -
     assert verbs_since(mark) == deeds
 
 
+def test_the_name_that_others_see(make_user: MakeUser, client: Client, mark: int) -> None:
+    client.force_login(make_user("ada@example.com"))
+    for name in ("Ada", "Ada", "Ada L."):  # the second time nothing changes
+        client.post("/account/profile/", {"display_name": name})
+    assert verbs_since(mark)[-2:] == ["changed_name"] * 2
+    assert last().detail == {"words": "from “Ada” to “Ada L.”"}
+
+
 @pytest.mark.parametrize("whose", ["another's", "one's own", "nobody's"])
 def test_who_did_it_is_who_is_signed_in(
     make_user: MakeUser, rf: RequestFactory, mark: int, whose: str

@@ -44,7 +44,7 @@ def test_operators_look_only_while_an_owner_lets_them(person: Person, operator: 
     operator.page.goto(address)
     assert operator.page.url == address
     person.go(f"/workspaces/{slug}/activity/")
-    person.page.get_by_text("came in as an operator").wait_for()
+    person.page.get_by_text("an operator came in to look at the data").wait_for()
 
     # As a viewer, who may not upload.
     refused = operator.page.goto(f"{address}-/upload-csvs")

@@ -64,7 +64,7 @@ def test_a_new_workspace_takes_a_spare_that_fits_the_plan(owner: User) -> None:
     assert workspace.status is Status.RUNNING
     assert not workspace.instance.spare
     # What it did before belongs to nobody's history.
-    lines = history.entries(list(history.rows_of(workspace)))
+    lines = history.entries(workspace, list(history.rows_of(workspace)))
     assert [line.text for line in lines] == ["created the workspace"]
     assert Instance.objects.filter(spare=True).count() == 1
     services.keep_spares()

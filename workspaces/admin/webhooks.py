@@ -225,7 +225,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         sent = 0
         for delivery in chosen:
             try:
-                webhooks.redeliver(delivery)
+                webhooks.redeliver(delivery, operator(request))
                 sent += 1
             except Refused as refusal:
                 messages.error(request, f"{delivery}: {refusal}")

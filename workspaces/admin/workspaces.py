@@ -27,7 +27,7 @@ from accounts.models import User
 from deploy import logs
 from deploy.admin import ReadOnlyAdmin
 from deploy.finding import having_disk, having_status
-from deploy.models import Instance, LogTail
+from deploy.models import Instance
 from deploy.states import MEBIBYTE, Desired, DiskLevel, Status
 from workspaces import attention, changes, deeds, events, history, operations, usage
 from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
@@ -39,7 +39,6 @@ from workspaces.services import Refused
 PER_PAGE = 50
 CHANGES = 10
 IMAGES = 20
-READ_LOG = "deploy.view_logtail"
 SEE_WEBHOOKS = "workspaces.view_webhook"
 
 _named_user = Prefetch("user", User.objects.with_names())
@@ -231,7 +230,12 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
             )
             for deed in DEEDS.values()
         ]
-        return [*ours, *super().get_urls()]
+        log = path(
+            "<uuid:pk>/log/",
+            self.admin_site.admin_view(self.read_log),
+            name="workspaces_workspace_log",
+        )
+        return [*ours, log, *super().get_urls()]
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Offer what this operator may do with a selection."""
@@ -309,6 +313,28 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
             unfit=[workspace for workspace in workspaces if not deed.fits(workspace)],
         )
 
+    # --- its log -------------------------------------------------------------------------------
+
+    def read_log(self, request: HttpRequest, pk: Any) -> HttpResponse:
+        """Have the log fetched, and write down who reads it: what it says is the customer's."""
+        demand(request, "read_customers_log")
+        workspace = get_object_or_404(Workspace, pk=pk)
+        tail, asked = None, request.method == "POST"
+        if asked:
+            audit.note(operator(request), "read_log", workspace, workspace=workspace.pk)
+            tail = logs.tail(workspace.instance_id)
+        return self.ask(
+            request,
+            f"Log of {workspace.slug}",
+            Form(),
+            template="admin/workspaces/log.html",
+            original=workspace,
+            intro="Its owners see in their audit log that you read it.",
+            button="Fetch it again" if asked else "Read the log",
+            asked=asked,
+            tail=tail,
+        )
+
     # --- its page ------------------------------------------------------------------------------
 
     def render_change_form(
@@ -333,8 +359,7 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
             "use": _use(workspace),
             "may_see_audit": deeds.may(who, "see_audit"),
             "now": timezone.now(),
-            "may_read_log": who.has_perm(READ_LOG),
-            "tail": _log_for(who, workspace) if request.GET.get("log") == "now" else None,
+            "may_read_log": deeds.may(who, "read_customers_log"),
             "what_happened": _history(workspace, request.GET.get("page")),
             "members": workspace.members.order_by("created_at").prefetch_related(_named_user),
             "plugins": workspace.plugins.select_related("plugin").order_by("plugin__name"),
@@ -346,14 +371,6 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
             "subtitle": None,
         }
         return super().render_change_form(request, context, *args, **kwargs)
-
-
-def _log_for(who: User, workspace: Workspace) -> LogTail | None:
-    """Have the log fetched, and write down who reads it: what it says is the customer's."""
-    if not who.has_perm(READ_LOG):
-        return None
-    audit.note(who, "read_log", workspace, workspace=workspace.pk)
-    return logs.tail(workspace.instance_id)
 
 
 def demand_deed(request: HttpRequest, deed: Deed) -> None:
@@ -446,8 +463,7 @@ def _history(workspace: Workspace, number: str | None) -> "Page[dict[str, Any]]"
     """Return a page of all that happened, newest first, in words."""
     rows = events.rows_of(workspace).order_by("-id")
     page: Page[dict[str, Any]] = Paginator(rows, PER_PAGE).get_page(number)
-    people = User.objects.with_names().filter(pk__in={r["who_id"] for r in page} - {None})
-    names = {person.pk: person.display_name for person in people}
+    names = history.names_in(page, None)
     told = [
         {**row, "words": history.words_of(row), "who": history.who_of(row, names) or ""}
         for row in page

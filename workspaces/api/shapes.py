@@ -385,7 +385,9 @@ class EventOut(Schema):
         examples=["running"],
     )
     who: str | None = Field(
-        description="Who did it; null for what happened by itself.", examples=[None]
+        description="Who did it: “an operator”, without a name, where it was one of those; null "
+        "for what happened by itself.",
+        examples=[None],
     )
     text: str = Field(description="What, for people.", examples=["Ready: it answered"])
     detail: str = Field(description="More about it.", examples=[""])
