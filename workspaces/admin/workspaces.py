@@ -49,13 +49,14 @@ _named_user = Prefetch("user", User.objects.with_names())
 
 
 class StateFilter(ChoiceFilter):
-    """Whether a workspace is there, deleted and restorable, or gone."""
+    """Whether a workspace is there, deleted and restorable (kept: either), or gone."""
 
     title = "state"
     parameter_name = "state"
     choices_by_value = {
         "live": ("there", Q(deleted_at=None)),
         "deleted": ("deleted, data kept", Q(deleted_at__isnull=False, instance__purged_at=None)),
+        "kept": ("there, or data kept", Q(instance__purged_at=None)),
         "purged": ("gone", Q(instance__purged_at__isnull=False)),
     }
 
