@@ -91,6 +91,7 @@ class InstanceAdmin(ReadOnlyAdmin):
         "observed",
         "ready",
         "spare",
+        "node",
         "generation",
         "attempts",
         "last_used_at",
@@ -102,12 +103,13 @@ class InstanceAdmin(ReadOnlyAdmin):
         "stop_reason",
         "ready",
         "spare",
+        "node",
         TroubleFilter,
         UpFilter,
         "created_at",
     )
-    search_fields = ("id", "volume", "image__reference", "last_error")
-    search_help_text = "An id, a volume, an image or an error"
+    search_fields = ("id", "volume", "image__reference", "last_error", "=node")
+    search_help_text = "An id, a volume, an image, an error or a node"
     ordering = ("-created_at",)
     list_select_related = ("image",)
     # The key opens the instance's door, so it is shown to nobody.

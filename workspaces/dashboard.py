@@ -148,6 +148,7 @@ def front_page(user: Any) -> dict[str, Any]:
         "failing": [(cause, _instances(trouble="yes", last_error=cause.words))
                     for cause in summary.failing],
         "shares": _shares(),
+        "nodes": _nodes(),
         "queues": _queues(),
         "images": _image_counts(summary.images),
         "builds": list(Image.objects.order_by("-created_at")[:NEWEST]),
@@ -229,6 +230,16 @@ def _shares() -> list[Share]:
         Share("Memory promised", _gib(there["promised"]), memory, "GiB", may, running, hard=False),
         Share("CPU", float(there["cpus"] or 0), host["cores"], "cores", may, running, hard=False),
         Share("Disk", _gib(taken), _maybe_gib(disk), "GiB", "images, volumes and all else", facts),
+    ]
+
+
+def _nodes() -> list[Number]:
+    """Return how many workspaces are on each machine, as far as a worker has seen a container."""
+    there = Workspace.objects.filter(instance__purged_at=None).exclude(instance__node="")
+    counted = there.order_by().values_list("instance__node").annotate(count=Count("pk"))
+    return [
+        Number(node, count, _list("workspaces_workspace", state="kept", instance__node=node))
+        for node, count in counted.order_by("instance__node")
     ]
 
 

@@ -144,6 +144,8 @@ def whole_fleet() -> None:
         factories.add_event(asleep, "wake", at=timezone.now() - at, status="provisioning")
         factories.add_event(asleep, "lost", at=timezone.now() - at, failed=True)
     assert not coming.ready
+    for instance in Instance.objects.exclude(observed=Observed.ABSENT):
+        Instance.objects.filter(pk=instance.pk).update(node=f"node-{instance.status.value[0]}")
 
 
 def test_every_number_is_as_many_as_the_list_behind_it(operator: Client) -> None:
@@ -155,7 +157,7 @@ def test_every_number_is_as_many_as_the_list_behind_it(operator: Client) -> None
     told = dict(found)
     assert len(found) > 100
     for part in ("state=kept", "spare__exact=1", "asked=new", "asked=awake", "trouble=yes",
-                 "state__exact=failed", "created__gte", "/attention/"):  # fmt: skip
+                 "state__exact=failed", "created__gte", "/attention/", "node=node-s"):  # fmt: skip
         some = [said for link, said in found if part in link]
         assert some, part
         assert any(said != "0" for said in some), part
@@ -282,6 +284,20 @@ def test_what_is_promised_may_be_more_than_there_is_and_what_is_used_may_not(sta
     Instance.objects.filter(pk=used.pk).update(counters={"memory_bytes": 800 * 2**20})
     memory, *_ = dashboard.front_page(staff)["shares"]
     assert memory.is_short
+
+
+@pytest.mark.parametrize("found", ["q=node-1", "instance__node=node-1"])
+def test_workspaces_are_found_by_their_node(operator: Client, found: str) -> None:
+    for slug, name in (("here", "node-1"), ("there", "node-10")):
+        workspace = factories.make_workspace(factories.make_user(), slug)
+        Instance.objects.filter(pk=workspace.instance_id).update(node=name)
+    response = operator.get(f"/admin/workspaces/workspace/?{found}")
+    assert [row.slug for row in response.context["cl"].result_list] == ["here"]
+    assert "node-1</td>" in response.content.decode()
+    instances = operator.get(f"/admin/deploy/instance/?{found.removeprefix('instance__')}")
+    assert instances.context["cl"].result_count == 1
+    page = operator.get(f"/admin/workspaces/workspace/{workspace.pk}/change/").content.decode()
+    assert "<td>node-10</td>" in page
 
 
 def test_a_machine_that_has_another_name_now_does_not_count(staff: User) -> None:

@@ -166,6 +166,7 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         "owners",
         "plan",
         "version",
+        "node",
         "last_used",
     )
     list_filter = (
@@ -177,11 +178,19 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         "release",
         PluginFilter,
         ImageFilter,
+        "instance__node",
         "instance__observed",
         "created_at",
     )
-    search_fields = ("slug", "name", "=id", "=instance__id", "members__user__emailaddress__email")
-    search_help_text = "A name, an address, an id or a member's email address"
+    search_fields = (
+        "slug",
+        "name",
+        "=id",
+        "=instance__id",
+        "=instance__node",
+        "members__user__emailaddress__email",
+    )
+    search_help_text = "A name, an address, an id, a node or a member's email address"
     ordering = ("-created_at",)
     list_select_related = ("plan", "release", "instance")
     fields = ("slug", "name")
@@ -209,6 +218,11 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         """Who owns it."""
         owning: list[Member] = getattr(workspace, "owning", [])
         return ", ".join(str(member.user) for member in owning)
+
+    @admin.display(description="node", ordering="instance__node")
+    def node(self, workspace: Workspace) -> str:
+        """Which machine its container is on."""
+        return workspace.instance.node
 
     @admin.display(description="last used", ordering="instance__last_used_at")
     def last_used(self, workspace: Workspace) -> str:
@@ -399,6 +413,7 @@ def _container(instance: Instance) -> list[tuple[str, Any]]:
     """Return the facts of its container, and of who works on it."""
     return [
         ("Instance", instance.pk),
+        ("Node", instance.node or "not known yet"),
         ("Image", instance.image.reference),
         ("Memory", f"{instance.memory_mb} MiB"),
         ("CPU", f"{instance.cpus:g} cores"),
