@@ -282,6 +282,8 @@ START_TIMEOUT_SECONDS: float = env.float("START_TIMEOUT_SECONDS", default=60.0)
 SWITCH_SECONDS: float = env.float("SWITCH_SECONDS", default=12.0)
 # Of one workspace: builds take turns, and nobody may have all of them.
 CHANGES_PER_HOUR: int = env.int("CHANGES_PER_HOUR", default=20)
+# How long an operator's approval of a plugin is good; 0: for ever.
+APPROVAL_DAYS: int = env.int("APPROVAL_DAYS", default=365)
 STOP_TIMEOUT_SECONDS: int = env.int("STOP_TIMEOUT_SECONDS", default=30)
 LEASE_SECONDS: float = env.float("LEASE_SECONDS", default=30.0)
 DELETE_GRACE_SECONDS: int = env.int("DELETE_GRACE_SECONDS", default=7 * 86400)

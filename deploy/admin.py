@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from deploy.finding import UP
+from deploy.finding import ASKED_FOR_NEW, ASKED_TO_WAKE, UP
 from deploy.models import (
     Heartbeat,
     HostFacts,
@@ -91,6 +91,7 @@ class InstanceAdmin(ReadOnlyAdmin):
         "observed",
         "ready",
         "spare",
+        "node",
         "generation",
         "attempts",
         "last_used_at",
@@ -102,12 +103,13 @@ class InstanceAdmin(ReadOnlyAdmin):
         "stop_reason",
         "ready",
         "spare",
+        "node",
         TroubleFilter,
         UpFilter,
         "created_at",
     )
-    search_fields = ("id", "volume", "image__reference", "last_error")
-    search_help_text = "An id, a volume, an image or an error"
+    search_fields = ("id", "volume", "image__reference", "last_error", "=node")
+    search_help_text = "An id, a volume, an image, an error or a node"
     ordering = ("-created_at",)
     list_select_related = ("image",)
     # The key opens the instance's door, so it is shown to nobody.
@@ -130,12 +132,30 @@ class InstanceAdmin(ReadOnlyAdmin):
         return format_html('<a href="{}?instance={}">its events</a>', address, instance.pk)
 
 
+class AskedFilter(admin.SimpleListFilter):
+    """Events with which people began to wait."""
+
+    title = "people waited for"
+    parameter_name = "asked"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer what they wait for."""
+        return [("new", "a new workspace"), ("awake", "one that slept")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[InstanceEvent]
+    ) -> QuerySet[InstanceEvent] | None:
+        """Keep those."""
+        asked = {"new": ASKED_FOR_NEW, "awake": ASKED_TO_WAKE}.get(self.value() or "")
+        return queryset.filter(asked) if asked else None
+
+
 @admin.register(InstanceEvent)
 class InstanceEventAdmin(ReadOnlyAdmin):
     """What was asked of, done to and seen of instances, newest first."""
 
     list_display = ("at", "instance_id", "kind", "message", "duration_ms", "failed", "generation")
-    list_filter = ("failed", "kind", "at")
+    list_filter = ("failed", AskedFilter, "kind", "at")
     search_fields = ("=instance__id", "=request_id", "message", "kind")
     search_help_text = "An instance's whole id, that of a request, a kind or a message"
     ordering = ("-id",)

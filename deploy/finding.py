@@ -24,6 +24,15 @@ from deploy.states import (
 # A container is there and not stopped, as far as is known: what is unknown was up, if it was ready.
 UP = Q(observed__in=[Observed.RUNNING, Observed.PAUSED]) | Q(ready=True, observed=Observed.UNKNOWN)
 
+# Events with which somebody began to wait: for a new workspace, a spare that is claimed or not, or
+# for one that slept. What a spare did before somebody claimed it is in another history.
+ASKED_FOR_NEW = Q(
+    kind__in=["create_requested", "claimed"],
+    instance__spare=False,
+    history=F("instance__history"),
+)
+ASKED_TO_WAKE = Q(kind="wake")
+
 
 def having_status(*statuses: Status, prefix: str = "") -> Q:
     """Return the condition for instances with one of these statuses.

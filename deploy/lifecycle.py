@@ -543,6 +543,8 @@ def _news(instance: Instance, seen: Observation) -> dict[str, Any]:
         "observed_generation": seen.generation,
         "started_at": seen.started_at,
     }
+    if seen.node:  # of one that is gone, it stays known where it was
+        changes["node"] = seen.node
     if not same_run:
         changes |= _DOWN
     if instance.observed == Observed.UNKNOWN:

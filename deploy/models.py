@@ -117,6 +117,8 @@ class Instance(models.Model):
     observed_generation = models.PositiveIntegerField(null=True, blank=True, editable=False)
     ready = models.BooleanField(default=False, editable=False)
     endpoint = models.CharField(max_length=200, blank=True, editable=False)
+    # The machine that its container is on, or was last: HostFacts.name. Empty until one is seen.
+    node = models.CharField(max_length=200, blank=True, default="", db_default="", editable=False)
     started_at = models.DateTimeField(null=True, blank=True, editable=False)
     ready_at = models.DateTimeField(null=True, blank=True, editable=False)
     purged_at = models.DateTimeField(null=True, blank=True, editable=False)

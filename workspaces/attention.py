@@ -31,6 +31,7 @@ from workspaces.models import (
     Webhook,
     Workspace,
 )
+from workspaces.models.catalogue import EXPIRES_SOON
 
 # So many of each code are named; the number tells all.
 NAMED = 20
@@ -305,6 +306,19 @@ def _withdrawn(named: int) -> tuple[int, list[Item]]:
     return _some(rows.select_related("plugin", "release").order_by("pk"), named, item)
 
 
+def _expiring(named: int) -> tuple[int, list[Item]]:
+    soon = timezone.now() + EXPIRES_SOON
+    rows = Approval.objects.filter(state=Approval.State.ACTIVE, expires_at__lt=soon)
+
+    def item(approval: Approval) -> Item:
+        over = approval.has_expired
+        words = f"{approval} {'expired' if over else 'expires'} on {approval.expires_at:%-d %B %Y}."
+        since = approval.expires_at if over else None
+        return Item("approval-expiring", *_plugin(approval.plugin, words), since)
+
+    return _some(rows.select_related("plugin", "release").order_by("expires_at"), named, item)
+
+
 def _unlocked(named: int) -> tuple[int, list[Item]]:
     newer = Approval.objects.filter(
         plugin=OuterRef("plugin"), release=OuterRef("release"), pk__gt=OuterRef("pk")
@@ -479,6 +493,7 @@ CHECKS: Mapping[str, Check] = {
     "image-failed": _images,
     "image-outdated": _behind,
     "approval-withdrawn": _withdrawn,
+    "approval-expiring": _expiring,
     "approval-failed": _unlocked,
     "plugin-outdated": _outdated,
     "plugin-unreadable": _unreadable,

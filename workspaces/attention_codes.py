@@ -186,6 +186,18 @@ CODES: Mapping[str, Code] = {
         ),
         "When you withdrew it for a hole in its security.",
     ),
+    "approval-expiring": Code(
+        "An approval expires soon, or has expired",
+        "You said yes to a version for a time (APPROVAL_DAYS), and from 30 days before its end on "
+        "you are asked whether it is still good. Once it has expired, nobody new can switch it on. "
+        "Workspaces that have the plugin keep it, also in further changes.",
+        (
+            "Look whether anybody still looks after the plugin, and whether it is known to have "
+            "holes.",
+            "On the plugin's page, press Still good, approve a newer version, or withdraw it.",
+        ),
+        "When it has expired, and customers ask where the plugin is.",
+    ),
     "approval-failed": Code(
         "An approval could not be locked",
         "The files that an approved version needs could not be found or do not fit together, so "
@@ -199,7 +211,7 @@ CODES: Mapping[str, Code] = {
     "plugin-outdated": Code(
         "There is a newer version of a plugin",
         "The package index has a newer version than the one that is approved on the default "
-        "release. Approvals do not expire: the old version works as it did.",
+        "release. The old version works as it did.",
         (
             "Read what changed, at the plugin's own page.",
             "Approve the newer version; workspaces get it with their next change, or by Rebuild.",

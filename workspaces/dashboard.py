@@ -10,7 +10,7 @@ from math import ceil
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import BigIntegerField, Count, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import BigIntegerField, Count, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, TruncHour
 from django.urls import reverse
@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from deploy import hosts
-from deploy.finding import UP
+from deploy.finding import ASKED_FOR_NEW, ASKED_TO_WAKE, UP
 from deploy.models import Image, Instance, InstanceEvent
 from deploy.states import MEBIBYTE, Status
 from workspaces import attention, fleet, queues
@@ -76,7 +76,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Times:
-    """How long something took people to wait, in ms; None while it has not happened."""
+    """How long something took people to wait, in ms; None while it has not happened.
+
+    `count` is how often they began to; the times are of the newest of these that came up.
+    """
 
     title: str
     count: int
@@ -119,6 +122,7 @@ class Queue:
     depth: int | None
     last: datetime | None
     silent: bool
+    url: str
 
 
 def may_see(user: Any) -> bool:
@@ -138,16 +142,18 @@ def front_page(user: Any) -> dict[str, Any]:
         "attention_count": sum(one.count for one in found),
         "statuses": _statuses(summary.by_status),
         "workspaces": summary.workspaces,
+        "workspaces_url": _list("workspaces_workspace", state="kept"),
         "series": [*_days(hourly), *_hours(hourly)],
         "times": [_provisioning(), _wakes()],
         "failing": [(cause, _instances(trouble="yes", last_error=cause.words))
                     for cause in summary.failing],
         "shares": _shares(),
+        "nodes": _nodes(),
         "queues": _queues(),
         "images": _image_counts(summary.images),
         "builds": list(Image.objects.order_by("-created_at")[:NEWEST]),
         "spares": summary.spares,
-        "spares_url": _instances(spare__exact=1, desired__exact="running"),
+        "spares_url": _instances(spare__exact=1, desired__exact="running", ready__exact=1),
         "users": summary.users,
         "new_users": summary.new_users,
         "new_users_url": _list("accounts_user", created__gte=str(timezone.now() - fleet.LATELY)),
@@ -227,6 +233,16 @@ def _shares() -> list[Share]:
     ]
 
 
+def _nodes() -> list[Number]:
+    """Return how many workspaces are on each machine, as far as a worker has seen a container."""
+    there = Workspace.objects.filter(instance__purged_at=None).exclude(instance__node="")
+    counted = there.order_by().values_list("instance__node").annotate(count=Count("pk"))
+    return [
+        Number(node, count, _list("workspaces_workspace", state="kept", instance__node=node))
+        for node, count in counted.order_by("instance__node")
+    ]
+
+
 def _gib(mib: float | None) -> float:
     return (mib or 0) / 1024
 
@@ -238,7 +254,13 @@ def _maybe_gib(mib: int | None) -> float | None:
 def _queues() -> list[Queue]:
     depths = queues.depths()
     return [
-        Queue(name, depths[name] if depths else None, last, queues.is_silent(name, last))
+        Queue(
+            name,
+            depths[name] if depths else None,
+            last,
+            queues.is_silent(name, last),
+            reverse("admin:queue", args=[name]),
+        )
         for name, last in queues.last_beats().items()
     ]
 
@@ -315,32 +337,29 @@ def _midnight() -> datetime:
 
 def _provisioning() -> Times:
     """From asking for a workspace to its first answer; spares that nobody took do not count."""
-    asked = InstanceEvent.objects.filter(
-        kind__in=["create_requested", "claimed"],
-        instance__spare=False,
-        history=F("instance__history"),
-    )
-    return _times("From new to its first page", asked, "create_requested")
+    asked = InstanceEvent.objects.filter(ASKED_FOR_NEW)
+    return _times("From new to its first page", asked, "new")
 
 
 def _wakes() -> Times:
     """From the request that wakes one to its answer."""
-    return _times("From asleep to awake", InstanceEvent.objects.filter(kind="wake"), "wake")
+    return _times("From asleep to awake", InstanceEvent.objects.filter(ASKED_TO_WAKE), "awake")
 
 
-def _times(title: str, asked: QuerySet[InstanceEvent], kind: str) -> Times:
+def _times(title: str, asked: QuerySet[InstanceEvent], name: str) -> Times:
     since = timezone.now() - timedelta(days=TIMES_DAYS)
     up = InstanceEvent.objects.filter(
         history=OuterRef("history"), id__gte=OuterRef("id"), status=Status.RUNNING
     ).order_by("id")
     newest = asked.filter(at__gte=since).order_by("-at")
+    count = newest.count()
     pairs = newest.annotate(up_at=Subquery(up.values("at")[:1])).values_list("at", "up_at")
     spans = [up_at - at for at, up_at in pairs[:TIMES] if up_at and up_at >= at]
     took = sorted(round(span.total_seconds() * 1000) for span in spans)
-    url = _list("deploy_instanceevent", kind__exact=kind, at__gte=str(since))
+    url = _list("deploy_instanceevent", asked=name, at__gte=str(since))
     if not took:
-        return Times(title, 0, None, None, None, url)
-    return Times(title, len(took), _rank(took, 0.5), _rank(took, 0.95), took[-1], url)
+        return Times(title, count, None, None, None, url)
+    return Times(title, count, _rank(took, 0.5), _rank(took, 0.95), took[-1], url)
 
 
 def _rank(ordered: Sequence[int], part: float) -> int:

@@ -33,6 +33,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "describe": ("change_plugin",),
     "see_approvals": ("view_approval",),
     "approve": ("view_plugin", "add_approval"),
+    "renew": ("view_approval", "add_approval"),
     "withdraw": ("view_approval", "change_approval"),
     "see_grants": ("view_plugin", "view_grant"),
     "grant": ("view_plugin", "view_grant", "add_grant"),
@@ -102,6 +103,15 @@ def approve(plugin: Plugin, release: Release, version: str, terms: Terms, by: Us
         approval = catalogue.approve(plugin, release, version, terms, by)
         note(by, plugin, "approved", f"Approved {version} on {release}.")
     return approval
+
+
+def renew(approval: Approval, by: User) -> str:
+    """Say that an approval is still good. Raises Refused."""
+    with transaction.atomic():
+        row = catalogue.renew(approval)
+        until = f"until {row.expires_at:%-d %B %Y}" if row.expires_at else "for ever"
+        words = f"The approval of {row.version} on {row.release} is good {until}."
+        return note(by, row.plugin, "renewed_approval", words)
 
 
 def withdraw(approval: Approval, by: User, *, rebuild: bool) -> tuple[Rebuilds, str]:

@@ -4,7 +4,9 @@ Redis holds no truth: when it is away, we say so and go on. Beat sends a beat th
 which its worker writes down: an old one says that the queue is not worked off, whatever the reason.
 """
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +30,26 @@ def depths() -> dict[str, int] | None:
             for name in MINUTES:
                 asked.llen(name)
             return dict(zip(MINUTES, asked.execute(), strict=True))
+    except Exception:  # whatever the broker's client raises
+        return None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A task that no worker has taken yet; `about` is what it was given: ids, never secrets."""
+
+    task: str
+    about: str
+
+
+def waiting(name: str, most: int) -> list[Waiting] | None:
+    """Return the tasks that come next in a queue; None when Redis does not answer at once."""
+    try:
+        with current_app.connection_for_read() as connection:
+            channel: Any = connection.default_channel
+            messages = channel.client.lrange(name, -most, -1)
+        said = [json.loads(message)["headers"] for message in reversed(messages)]
+        return [Waiting(one["task"], one.get("argsrepr", "")) for one in said]
     except Exception:  # whatever the broker's client raises
         return None
 

@@ -8,8 +8,11 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 
-from workspaces import attention, dashboard
+from workspaces import attention, dashboard, queues
 from workspaces.attention_codes import CODES
+
+# So many of the tasks that wait in a queue are named; the number tells all.
+WAITING = 100
 
 
 class OperatorsSite(admin.AdminSite):
@@ -33,6 +36,7 @@ class OperatorsSite(admin.AdminSite):
         return [
             path("attention/", view(self.attention), name="attention"),
             path("attention/<slug:code>/", view(self.attention_code), name="attention_code"),
+            path("queues/<slug:name>/", view(self.queue), name="queue"),
             *super().get_urls(),
         ]
 
@@ -63,6 +67,21 @@ class OperatorsSite(admin.AdminSite):
             "items": list(items)[: attention.NAMED],
         }
         return TemplateResponse(request, "admin/attention_code.html", context)
+
+    def queue(self, request: HttpRequest, name: str) -> HttpResponse:
+        """List what waits in a queue, the next first."""
+        _demand(request)
+        if name not in queues.MINUTES:
+            raise Http404
+        depths = queues.depths()
+        context = {
+            **self.each_context(request),
+            "title": f"The queue {name}",
+            "name": name,
+            "count": depths[name] if depths else None,
+            "waiting": queues.waiting(name, WAITING),
+        }
+        return TemplateResponse(request, "admin/queue.html", context)
 
 
 def _demand(request: HttpRequest) -> None:

@@ -29,6 +29,15 @@ _CREATES_NOTHING = (
     "REVOKE CREATE ON SCHEMA public FROM {role}",
 )
 
+# Up to Postgres 14 the schema belongs to the administrator, also in databases that were made there
+# and brought along. For whoever owns the tables only, the above then is a warning without effect.
+_OF_ANOTHER = (
+    "SELECT nspowner::regrole::text, quote_ident(current_user) FROM pg_namespace "
+    "WHERE nspname = 'public' AND NOT pg_has_role(current_user, nspowner, 'MEMBER') "
+    "AND (has_schema_privilege(%(role)s, oid, 'CREATE') "
+    "OR NOT has_schema_privilege(%(role)s, oid, 'USAGE'))"
+)
+
 # Why a role is not apart, and the query that says whether it is so. `role` is its oid.
 _REASONS = {
     "is a superuser, or makes roles, or may act as one who does": (
@@ -76,6 +85,14 @@ def _grant(cursor: CursorWrapper, role: str) -> None:
     name = sql.Identifier(role)
     for statement in _CREATES_NOTHING:
         cursor.execute(sql.SQL(statement).format(role=name))
+    cursor.execute(_OF_ANOTHER, {"role": found[0]})
+    if row := cursor.fetchone():
+        raise NotApart(
+            "the schema public belongs to {}, so that {} can neither give nor take rights on it. "
+            "In this database, as its administrator: ALTER SCHEMA public OWNER TO {}".format(
+                *row, row[1]
+            )
+        )
     for words, query in _REASONS.items():
         cursor.execute(query, {"role": found[0]})
         if cursor.fetchone() != (False,):

@@ -41,6 +41,7 @@ class Observation:
     """What the engine says of one instance. `endpoint` is where it listens while it runs.
 
     `reachable` is False when nobody can get there: the socket is gone, or was never made.
+    `node` is the machine that it is on, by the name that Host has.
     """
 
     observed: Observed
@@ -51,6 +52,7 @@ class Observation:
     exit_code: int | None = None
     out_of_memory: bool = False
     reachable: bool = True
+    node: str = ""
 
 
 ABSENT = Observation(Observed.ABSENT)

@@ -104,7 +104,7 @@ class DockerEngine:
         info = self._client.info()
         disk = _disk_of(Path(info.get("DockerRootDir", "")), self._url)
         return Host(
-            name=str(info.get("Name") or self._url),
+            name=self._name_in(info),
             engine=f"Docker {info.get('ServerVersion', '')}".strip(),
             cores=int(info["NCPU"]),
             memory_mb=int(info["MemTotal"]) // MIB,
@@ -301,7 +301,16 @@ class DockerEngine:
             exit_code=state["ExitCode"],
             out_of_memory=bool(state["OOMKilled"]),
             reachable=self._tcp or self._sockets.has_socket(labels[INSTANCE_LABEL]),
+            node=self._node,
         )
+
+    @cached_property
+    def _node(self) -> str:
+        """Ask once what the machine is called: it takes longer than to look at a container."""
+        return self._name_in(self._client.info())
+
+    def _name_in(self, info: Mapping[str, Any]) -> str:
+        return str(info.get("Name") or self._url)
 
     def _endpoint(self, container: Mapping[str, Any]) -> str:
         if not self._tcp:

@@ -21,7 +21,7 @@ from deploy.states import Status
 from tests.accessibility.axe import Findings
 from tests.accessibility.conftest import Visit
 from tests.accessibility.world import PASSWORD, World
-from workspaces import gateway_pages
+from workspaces import gateway_pages, queues
 from workspaces.attention_codes import CODES
 from workspaces.models import Plugin, Workspace
 
@@ -286,6 +286,8 @@ def addresses_of_admin() -> Iterator[str]:
             continue
         if "<slug:code>" in route:
             yield from (reverse(name, args=[code]) for code in CODES)
+        elif bare == "queue":
+            yield from (reverse(name, args=[queue]) for queue in queues.MINUTES)
         elif "app_label" in route:
             yield from (reverse(name, args=[app]) for app in ("accounts", "deploy", "workspaces"))
         elif "<" in route:

@@ -207,6 +207,42 @@ def test_nobody_creates_things_beside_the_tables() -> None:
     assert answer("SHOW search_path") == '"$user", public', "as it was"
 
 
+# What an owner by migration has: tables, and sequences that are no column's own.
+EVERYTHING_TO = """
+    DO $$ DECLARE change text; BEGIN FOR change IN
+    SELECT format(
+        'ALTER %s public.%I OWNER TO {owner}',
+        CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+        relname
+    )
+    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')
+    AND NOT EXISTS (
+        SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype IN ('a', 'i')
+    )
+    LOOP EXECUTE change; END LOOP; END $$
+"""
+
+
+def test_a_schema_that_belongs_to_another_is_named() -> None:
+    """As in databases that Postgres 14 made, for whoever owns the tables only."""
+    owner = "audit_test_owner"
+    run(
+        f"CREATE ROLE {RUNTIME} LOGIN",
+        f"CREATE ROLE {owner} LOGIN",
+        "DO $$ BEGIN EXECUTE format('ALTER SCHEMA public OWNER TO %I', current_user); END $$",
+        "GRANT ALL ON SCHEMA public TO PUBLIC",
+        EVERYTHING_TO.format(owner=owner),
+        f"SET LOCAL ROLE {owner}",
+    )
+    change = f"ALTER SCHEMA public OWNER TO {owner}"
+    with pytest.raises(CommandError, match=f"the schema public belongs to .*{change}$"):
+        call_command("grant_runtime", RUNTIME)
+    run("RESET ROLE", change, f"SET LOCAL ROLE {owner}")
+    call_command("grant_runtime", RUNTIME)
+    assert answer(f"SELECT has_schema_privilege('{RUNTIME}', 'public', 'CREATE')") is False
+    assert answer(f"SELECT has_schema_privilege('{RUNTIME}', 'public', 'USAGE')") is True
+
+
 def test_what_the_role_left_beside_the_tables_is_not_run_as_the_owner() -> None:
     """Postgres prefers a function that fits better, wherever it finds one."""
     run(

@@ -34,6 +34,8 @@ from deploy.engines.base import (
 )
 from deploy.states import Observed
 
+NODE = "fake"
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -157,6 +159,7 @@ class _Container:
             container_id=f"{self.spec.instance_id}.{id(self)}",
             started_at=self.started_at,
             exit_code=self.exit_code,
+            node=NODE,
         )
 
 
@@ -218,7 +221,7 @@ class FakeEngine:
 
     @_called
     def host(self) -> Host:
-        return Host("fake", "Fake 1", cores=2, memory_mb=4096)
+        return Host(NODE, "Fake 1", cores=2, memory_mb=4096)
 
     @_called
     def observe(self, instance_id: str) -> Observation:

@@ -114,6 +114,10 @@ def test_what_was_never_made_is_absent(place: Place) -> None:
     assert place.engine.observe(NOBODY) == ABSENT
 
 
+def test_where_one_is_has_the_name_of_the_machine(place: Place, shared: Box) -> None:
+    assert place.engine.observe(shared.id).node == place.engine.host().name
+
+
 def test_what_it_says_of_one_that_runs(place: Place, shared: Box) -> None:
     seen = place.engine.observe(shared.id)
     assert seen.observed is Observed.RUNNING

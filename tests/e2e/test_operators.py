@@ -80,3 +80,46 @@ def test_the_front_page_and_a_rebuild(person: Person, operator: Person) -> None:
         person.page.reload()
     person.page.goto(person.address(slug))
     assert person.page.locator("body").inner_text()
+
+
+def until_answered(person: Person, address: str, status: int) -> None:
+    """Open a page again and again until it is answered with this."""
+    deadline = time.monotonic() + SECONDS
+    while (response := person.page.goto(address)) is None or response.status != status:
+        assert time.monotonic() < deadline, person.page.inner_text("body")[:500]
+        person.page.wait_for_timeout(200)
+
+
+def test_a_suspension_is_seen_by_its_owner_with_the_reason(
+    person: Person, operator: Person
+) -> None:
+    slug = make_workspace(person)
+    address = person.address(slug)
+    # In another window of the same browser.
+    inside = Person(person.product, person.page.context.new_page(), person.email)
+    until_answered(inside, address, 200)
+    assert inside.page.url == address
+
+    reason = f"Unpaid since June {random.randrange(10**6)}"
+    operator.page.goto(f"{operator.product.base_url}/admin/workspaces/workspace/?q={slug}")
+    operator.page.get_by_role("link", name=slug).click()
+    operator.page.get_by_role("link", name="Suspend…").click()
+    operator.page.get_by_label("Reason").fill(reason)
+    operator.page.get_by_role("button", name="Suspend").click()
+    operator.page.get_by_text(f"Suspended: “{reason}”").wait_for()
+
+    # The owner's page follows by itself, and the door closes for those who were inside.
+    person.status(becomes="suspended")
+    assert f"The operators suspended it: “{reason}”" in person.page.inner_text("#state-words")
+    until_answered(inside, address, 503)
+    assert inside.page.url == address
+    assert inside.page.get_by_role("heading", name="This workspace is suspended").is_visible()
+    assert reason not in inside.page.content(), "whoever opens it may be a visitor"
+    inside.page.get_by_role("link", name="Go to the workspace").click()
+    inside.page.get_by_text(f"suspended it: “{reason}”").wait_for()
+
+    operator.page.get_by_role("button", name="Resume").click()
+    operator.page.get_by_text("is not suspended any more").wait_for()
+    person.status(becomes="running")
+    until_answered(inside, address, 200)
+    assert inside.page.url == address

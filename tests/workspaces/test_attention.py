@@ -156,6 +156,8 @@ PROVOKED: list[tuple[str, Callable[[Workspace], Any]]] = [
     ("release-failed", release),
     ("image-failed", lambda w: factories.make_image(state=Image.State.FAILED, error="no")),
     ("approval-withdrawn", withdrawn),
+    ("approval-expiring", lambda w: approval("active", expires_at=ago(days=-29))),
+    ("approval-expiring", lambda w: approval("active", expires_at=ago(days=1))),
     ("approval-failed", lambda w: approval("failed", error="No such file.")),
     ("plugin-outdated", outdated),
     ("plugin-unreadable", unreadable),

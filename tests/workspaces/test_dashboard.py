@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from html import unescape
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -15,11 +16,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import hosts
+from cloudapp.celery import app
+from deploy import hosts, lifecycle
 from deploy.engines.base import Engine
 from deploy.models import Heartbeat, HostFacts, Image, Instance, InstanceEvent
 from deploy.states import Observed, Status
 from tests import factories
+from tests.broker import waiting
 from tests.workspaces import html
 from workspaces import attention, dashboard, queues
 from workspaces.admin import plots
@@ -106,6 +109,78 @@ def test_every_number_leads_to_the_list_behind_it(operator: Client) -> None:
     assert len(links) > 30
     for link in sorted(links):
         assert operator.get(link).status_code == 200, link
+
+
+# A number with the link that leads to its list, in each of the ways in which the page shows one.
+NUMBERS = [
+    r'<h2[^>]*><a href="([^"]+)">[^<]*</a>(?: <span class="quiet">[^<]*</span>)? '
+    r'<span class="count[^"]*">([\d,]+)</span>',
+    r'<a href="([^"]+)"><span class="(?:numbers__value|codes__count)">([\d,]+)',
+    r'<td><a href="([^"]+)">([\d,?]+)</a></td>',
+    r'<th scope="row"><a href="([^"]+)">[^<]*</a> <span class="quiet">([\d,]+)</span>',
+    r'<p><a href="([^"]+)">([\d,]+) signed up',
+]
+
+
+def whole_fleet() -> None:
+    """Make something for each number of the front page to count, and something beside it."""
+    owner = factories.make_user()
+    workspaces = {status: factories.make_workspace(owner, status=status) for status in Status}
+    for state in Image.State:
+        factories.make_image(state=state)
+    ready, coming, claimed = [
+        lifecycle.create(workspaces[Status.RUNNING].instance.image, spare=True) for _ in range(3)
+    ]
+    for spare in (ready, claimed):
+        factories.set_status(spare, Status.RUNNING)
+        factories.add_event(spare, "await_ready", status="running")
+    lifecycle.record_pristine(claimed.pk)
+    Instance.objects.filter(pk=claimed.pk).update(created_at=timezone.now() - timedelta(days=1))
+    taken = lifecycle.claim_spare(claimed.image)
+    assert taken == claimed
+    lifecycle.record_claimed(taken)
+    asleep = workspaces[Status.SLEEPING].instance
+    for at in (timedelta(minutes=1), timedelta(hours=30), timedelta(days=20)):
+        factories.add_event(asleep, "wake", at=timezone.now() - at, status="provisioning")
+        factories.add_event(asleep, "lost", at=timezone.now() - at, failed=True)
+    assert not coming.ready
+    for instance in Instance.objects.exclude(observed=Observed.ABSENT):
+        Instance.objects.filter(pk=instance.pk).update(node=f"node-{instance.status.value[0]}")
+
+
+def test_every_number_is_as_many_as_the_list_behind_it(operator: Client) -> None:
+    whole_fleet()
+    waits = len(waiting("later"))
+    app.send_task("deploy.tasks.beat_of", ["later"], queue="later")
+    page = operator.get("/admin/").content.decode()
+    found = [(unescape(link), said) for kind in NUMBERS for link, said in re.findall(kind, page)]
+    told = dict(found)
+    assert len(found) > 100
+    for part in ("state=kept", "spare__exact=1", "asked=new", "asked=awake", "trouble=yes",
+                 "state__exact=failed", "created__gte", "/attention/", "node=node-s"):  # fmt: skip
+        some = [said for link, said in found if part in link]
+        assert some, part
+        assert any(said != "0" for said in some), part
+    assert int(told["/admin/queues/later/"]) == waits + 1
+    for link, said in found:
+        context = operator.get(link).context
+        there = context["cl"].result_count if "cl" in context else context["count"]
+        assert said.replace(",", "") == str(there), link
+
+
+def test_what_waits_in_a_queue_is_listed(operator: Client) -> None:
+    app.send_task("deploy.tasks.beat_of", ["an owl"], queue="outside")
+    page = operator.get("/admin/queues/outside/").content.decode()
+    assert "deploy.tasks.beat_of" in page
+    assert "an owl" in page
+    assert operator.get("/admin/queues/nowhere/").status_code == 404
+
+
+@pytest.mark.usefixtures("without_redis")
+def test_without_redis_nobody_knows_what_waits(operator: Client) -> None:
+    page = operator.get("/admin/queues/outside/").content.decode()
+    assert "Redis does not answer" in page
+    assert "Nothing waits" not in page
 
 
 def test_a_status_leads_to_those_that_have_it(operator: Client) -> None:
@@ -211,6 +286,20 @@ def test_what_is_promised_may_be_more_than_there_is_and_what_is_used_may_not(sta
     assert memory.is_short
 
 
+@pytest.mark.parametrize("found", ["q=node-1", "instance__node=node-1"])
+def test_workspaces_are_found_by_their_node(operator: Client, found: str) -> None:
+    for slug, name in (("here", "node-1"), ("there", "node-10")):
+        workspace = factories.make_workspace(factories.make_user(), slug)
+        Instance.objects.filter(pk=workspace.instance_id).update(node=name)
+    response = operator.get(f"/admin/workspaces/workspace/?{found}")
+    assert [row.slug for row in response.context["cl"].result_list] == ["here"]
+    assert "node-1</td>" in response.content.decode()
+    instances = operator.get(f"/admin/deploy/instance/?{found.removeprefix('instance__')}")
+    assert instances.context["cl"].result_count == 1
+    page = operator.get(f"/admin/workspaces/workspace/{workspace.pk}/change/").content.decode()
+    assert "<td>node-10</td>" in page
+
+
 def test_a_machine_that_has_another_name_now_does_not_count(staff: User) -> None:
     for name, minutes in (("new", 1), ("old", 11)):
         at = timezone.now() - timedelta(minutes=minutes)
@@ -256,6 +345,7 @@ def test_others_get_the_lists_only(db: None) -> None:
     assert "All lists" in page
     assert "Needs attention" not in page
     assert client.get("/admin/attention/").status_code == 403
+    assert client.get("/admin/queues/now/").status_code == 403
     assert client.get("/admin/attention/beat-silent/").status_code == 403
 
 
@@ -326,6 +416,7 @@ def test_pages_are_sound(operator: Client) -> None:
         "front": "/admin/",
         "attention": "/admin/attention/",
         "code": "/admin/attention/instance-failing/",
+        "queue": "/admin/queues/now/",
         "whole": f"/admin/workspaces/workspace/{workspace.pk}/change/",
     }
     for name, address in pages.items():

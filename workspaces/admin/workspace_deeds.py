@@ -30,7 +30,8 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=operations.MAX_REASON,
         widget=AdminTextInputWidget,
-        help_text="Its members read this, on its page and at its address.",
+        help_text="Its members read this on its page, and its owners in a mail. Whoever opens its "
+        "address reads only that it is suspended.",
     )
 
 

@@ -48,13 +48,14 @@ _named_user = Prefetch("user", User.objects.with_names())
 
 
 class StateFilter(ChoiceFilter):
-    """Whether a workspace is there, deleted and restorable, or gone."""
+    """Whether a workspace is there, deleted and restorable (kept: either), or gone."""
 
     title = "state"
     parameter_name = "state"
     choices_by_value = {
         "live": ("there", Q(deleted_at=None)),
         "deleted": ("deleted, data kept", Q(deleted_at__isnull=False, instance__purged_at=None)),
+        "kept": ("there, or data kept", Q(instance__purged_at=None)),
         "purged": ("gone", Q(instance__purged_at__isnull=False)),
     }
 
@@ -164,6 +165,7 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         "owners",
         "plan",
         "version",
+        "node",
         "last_used",
     )
     list_filter = (
@@ -175,11 +177,19 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         "release",
         PluginFilter,
         ImageFilter,
+        "instance__node",
         "instance__observed",
         "created_at",
     )
-    search_fields = ("slug", "name", "=id", "=instance__id", "members__user__emailaddress__email")
-    search_help_text = "A name, an address, an id or a member's email address"
+    search_fields = (
+        "slug",
+        "name",
+        "=id",
+        "=instance__id",
+        "=instance__node",
+        "members__user__emailaddress__email",
+    )
+    search_help_text = "A name, an address, an id, a node or a member's email address"
     ordering = ("-created_at",)
     list_select_related = ("plan", "release", "instance")
     fields = ("slug", "name")
@@ -207,6 +217,11 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         """Who owns it."""
         owning: list[Member] = getattr(workspace, "owning", [])
         return ", ".join(str(member.user) for member in owning)
+
+    @admin.display(description="node", ordering="instance__node")
+    def node(self, workspace: Workspace) -> str:
+        """Which machine its container is on."""
+        return workspace.instance.node
 
     @admin.display(description="last used", ordering="instance__last_used_at")
     def last_used(self, workspace: Workspace) -> str:
@@ -415,6 +430,7 @@ def _container(instance: Instance) -> list[tuple[str, Any]]:
     """Return the facts of its container, and of who works on it."""
     return [
         ("Instance", instance.pk),
+        ("Node", instance.node or "not known yet"),
         ("Image", instance.image.reference),
         ("Memory", f"{instance.memory_mb} MiB"),
         ("CPU", f"{instance.cpus:g} cores"),

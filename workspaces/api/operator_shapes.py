@@ -448,6 +448,10 @@ class ApprovalOut(Schema):
         description="Who gave it; null where it came with this software.", examples=["Olga"]
     )
     at: datetime = Field(description="When.", examples=["2026-11-27T17:00:00Z"])
+    expires_at: datetime | None = Field(
+        description="From when on nobody new can switch it on; null: never.",
+        examples=["2027-11-27T17:00:00Z"],
+    )
     ended_by: str | None = Field(description="Who ended it.", examples=[None])
     ended_at: datetime | None = Field(description="When it ended.", examples=[None])
     workspaces: int = Field(description="How many workspaces have this one on.", examples=[7])
@@ -459,7 +463,10 @@ class ApprovalOut(Schema):
 
     @classmethod
     def _facts(cls, approval: Approval) -> dict[str, Any]:
-        told = ("version", "required", "needs_internet", "needs", "note", "at", "ended_at")
+        told = (
+            *("version", "required", "needs_internet", "needs", "note"),
+            *("at", "expires_at", "ended_at"),
+        )
         return {
             "id": approval.pk,
             "plugin": approval.plugin.name,

@@ -213,6 +213,7 @@ TABLE = [
     _for_operators("GET", f"{P}/approvals", 200),
     _for_operators("POST", f"{P}/approvals", 202, {"version": "1.1"}),
     _for_operators("GET", "/operator/approvals/{approval_id}", 200),
+    _for_operators("POST", "/operator/approvals/{approval_id}/renew", 200),
     _for_operators("POST", "/operator/approvals/{approval_id}/withdraw", 200, {"rebuild": True}),
     _for_operators("GET", f"{P}/grants", 200),
     _for_operators("PUT", f"{P}/grants/{{slug}}", 200, values={"name": "datasette-two"}),
@@ -262,7 +263,7 @@ def make_world(status: Status) -> World:
     # A worker's answer that is there already: nobody waits for one.
     soon = timezone.now() + timedelta(hours=1)
     LogTail.objects.create(instance=workspace.instance, text="2026 hello", fetched_at=soon)
-    approval = approve("datasette-one")
+    approval = approve("datasette-one", expires_at=timezone.now() + timedelta(days=9))
     approve("datasette-two")
     Grant.objects.create(plugin=approval.plugin, workspace=workspace)
     coming = factories.make_release("1.0a41")
