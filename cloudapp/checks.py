@@ -11,13 +11,17 @@ from cloudapp.postgres import roles
 
 @register(Tags.database, deploy=True)
 def audit_log_is_safe(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Warn when the role that we connect as could switch the audit log's triggers off."""
+    """Warn when the role that we connect as could switch the audit log's triggers off.
+
+    Silence must mean that somebody looked, so a database that does not answer is told of too.
+    """
     if not databases:
         return []
     try:
         owned = roles.owns_the_audit_log()
-    except DatabaseError:  # not there yet
-        return []
+    except DatabaseError as error:
+        words = f"Postgres could not be asked about the role of the processes: {error}"
+        return [Warning(words, hint="Look at DATABASE_URL.", id="cloudapp.W002")]
     if not owned:
         return []
     words = "The database role of the processes owns the audit log, so it could be changed."

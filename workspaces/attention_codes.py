@@ -89,7 +89,10 @@ CODES: Mapping[str, Code] = {
             "Read the error, and the log on the workspace's page.",
             "Out of memory: give it a larger plan. After a change of plugins: rebuild it, or have "
             "the owner go back to the set before. Engine refuses: its words say why.",
-            "Press Retry now once the cause is gone. That forgets the failures so far.",
+            "`No such image`, as on a new engine: press Build now on the page of the release, then "
+            "roll it out from itself.",
+            "Press Retry now on the workspace's page once the cause is gone. That forgets the "
+            "failures so far. A spare has no such button: it is tried again within five minutes.",
         ),
         "When several have the same error: then it is not theirs but ours.",
         urgent=True,
@@ -100,7 +103,8 @@ CODES: Mapping[str, Code] = {
         "nothing has happened for five minutes: its task was lost with the sweep not running, or a "
         "worker holds it and hangs, or it waits for an instance before it to be removed.",
         (
-            "Press Retry now on its page: it is taken from a worker that hangs, and looked at.",
+            "Press Retry now on the workspace's page: it is taken from a worker that hangs, and "
+            "looked at. A spare has no such button: restart the worker of the queue `later`.",
             "If it comes back: look at the log of the worker, and at the engine.",
         ),
         "When Retry now does not help.",
@@ -288,7 +292,11 @@ CODES: Mapping[str, Code] = {
         (
             "Find out whose it was: the activity of a forgotten workspace names its volume. Where "
             "that was deleted before, its owners were told that the data goes: remove it.",
-            "Give the data back or keep it, or remove it by hand: `docker volume rm NAME`.",
+            "After a restored backup, search the workers' logs for the instance's id, which is in "
+            "the volume's name: lines with it often name the workspace too.",
+            "Give the data back: `docker volume inspect NAME` says in which directory it is; its "
+            "databases can be uploaded into a new workspace. Or keep it, or remove it by hand: "
+            "`docker volume rm NAME`.",
         ),
         "After a restored backup: these are the customers whose data the backup does not know.",
     ),

@@ -23,6 +23,7 @@ from cloudapp.local.mounts import unmount_below
 from cloudapp.local.places import PROJECT, VAR, Places, short_name
 from cloudapp.local.postgres import RUNTIME_ROLE, Postgres
 from cloudapp.local.processes import (
+    ROOT_IS_MEANT,
     STOP_ORDER,
     bin_dir,
     manage,
@@ -190,8 +191,7 @@ class Product:
         environment |= {
             "DJANGO_SETTINGS_MODULE": "cloudapp.settings",
             "PYTHONUNBUFFERED": "1",
-            # At home root is who started it; in production the image's user is not root.
-            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+            "PYTHONWARNINGS": ROOT_IS_MEANT,
             "LOCAL": "1",
             "CLOUD_URL": self.base_url,
             "APPS_DOMAIN": f"localhost:{self.port}",

@@ -119,11 +119,15 @@ def _leave_append_only(cursor: CursorWrapper, role: str, table: sql.Identifier) 
 
 
 def owns_the_audit_log() -> bool:
-    """Whether the role of this connection could switch the audit log's triggers off."""
+    """Whether the role of this connection could switch the audit log's triggers off.
+
+    No, while there is none: before the first migration.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_catalog.pg_has_role(current_user, relowner, 'MEMBER') "
-            "FROM pg_catalog.pg_class WHERE oid = 'public.accounts_auditentry'::regclass"
+            "FROM pg_catalog.pg_class "
+            "WHERE oid = pg_catalog.to_regclass('public.accounts_auditentry')"
         )
         found = cursor.fetchone()
     return bool(found and found[0])

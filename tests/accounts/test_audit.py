@@ -136,6 +136,22 @@ def test_who_could_switch_it_off_is_warned_of(as_runtime: Callable[[], None]) ->
     assert audit_log_is_safe(["default"]) == []
 
 
+def test_before_the_first_migration_there_is_nothing_to_warn_of() -> None:
+    run("ALTER TABLE accounts_auditentry RENAME TO not_made_yet")
+    assert audit_log_is_safe(["default"]) == []
+
+
+def test_who_could_not_ask_does_not_say_that_all_is_well() -> None:
+    with transaction.atomic():
+        with pytest.raises(ProgrammingError):
+            run("SELECT no_such_thing")
+        # Until the end of the transaction Postgres answers nothing.
+        [found] = audit_log_is_safe(["default"])
+        transaction.set_rollback(True)
+    assert found.id == "cloudapp.W002"
+    assert "current transaction is aborted" in found.msg
+
+
 def run(*statements: str) -> None:
     with connection.cursor() as cursor:
         for statement in statements:

@@ -986,6 +986,29 @@ def test_refusals_and_pages_have_one_too(stack: Stack, workspace: Workspace) -> 
         assert line["status"] == answer.status_code
 
 
+def test_the_journal_takes_the_log_where_nobody_can_open_standard_output(database: None) -> None:
+    """Below systemd it is a socket, and /dev/stdout cannot be opened: docs/operating.md."""
+    stack = Stack()
+    address = stack.directory / "journal"
+    stack.environment["ROUTER_ACCESS_LOG"] = (
+        f"syslog:server=unix:{address},nohostname,tag=cloudapp_router"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(address))
+        address.chmod(0o666)
+        journal.settimeout(90)
+        try:
+            stack.start()
+            with stack.cloud() as cloud:
+                name = cloud.get("/account/login/").headers["X-Request-ID"]
+            line = journal.recv(65536).decode()
+            head, _, message = line.partition(" cloudapp_router: ")
+            assert head.startswith("<190>")
+            assert json.loads(message)["request_id"] == name
+        finally:
+            stack.stop()
+
+
 def test_a_proxy_that_is_trusted_may_have_named_it(database: None) -> None:
     stack = Stack(ROUTER_TRUSTED_PROXIES="127.0.0.0/8,::1")
     try:
