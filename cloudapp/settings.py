@@ -91,6 +91,7 @@ WSGI_APPLICATION = "cloudapp.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = "cloudapp.formats"
 USE_TZ = True
 
 TEMPLATES: list[dict[str, Any]] = [

@@ -213,8 +213,8 @@ def _shares() -> list[Share]:
         memory=Sum("memory_mb"), cores=Sum("cores"), disk=Sum("disk_mb"), free=Sum("disk_free_mb")
     )
     memory = _maybe_gib(host["memory"])
-    use = f"what {there['measured']} containers said that they use"
-    may = f"what {there['count']} containers that run may use"
+    use = f"what {_containers(there['measured'])} said that they use"
+    may = f"what {_containers(there['count'])} may use"
     running = _instances(up="yes")
     facts = _list("deploy_hostfacts")
     disk, free = host["disk"], host["free"]
@@ -225,6 +225,10 @@ def _shares() -> list[Share]:
         Share("CPU", float(there["cpus"] or 0), host["cores"], "cores", may, running, hard=False),
         Share("Disk", _gib(taken), _maybe_gib(disk), "GiB", "images, volumes and all else", facts),
     ]
+
+
+def _containers(count: int) -> str:
+    return "one container" if count == 1 else f"{count or 'no'} containers"
 
 
 def _gib(mib: float | None) -> float:
