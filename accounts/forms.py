@@ -3,7 +3,9 @@
 from typing import Any
 
 from allauth.account.adapter import get_adapter
+from allauth.account.forms import ChangePasswordForm as AllauthChangePasswordForm
 from allauth.account.forms import ResetPasswordForm as AllauthResetPasswordForm
+from allauth.account.forms import ResetPasswordKeyForm as AllauthResetPasswordKeyForm
 from allauth.account.forms import SignupForm as AllauthSignupForm
 from allauth.account.models import EmailAddress
 from allauth.mfa.webauthn.forms import AddWebAuthnForm as AllauthAddKeyForm
@@ -53,6 +55,29 @@ class ResetPasswordForm(AllauthResetPasswordForm):  # type: ignore[misc]
         )
         self.users = [address.user for address in owners.select_related("user")]
         return email
+
+
+class _PlainLabels(forms.Form):
+    """Labels in the case of all our others."""
+
+    LABELS = {
+        "oldpassword": "Current password",
+        "password1": "New password",
+        "password2": "New password, once more",
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in self.LABELS.keys() & self.fields.keys():
+            self.fields[name].label = self.LABELS[name]
+
+
+class ChangePasswordForm(_PlainLabels, AllauthChangePasswordForm):  # type: ignore[misc]
+    """Change the password that one knows."""
+
+
+class ResetPasswordKeyForm(_PlainLabels, AllauthResetPasswordKeyForm):  # type: ignore[misc]
+    """Choose a new password, by a link from a mail."""
 
 
 class LinkForm(ResetPasswordForm):

@@ -91,6 +91,7 @@ WSGI_APPLICATION = "cloudapp.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = "cloudapp.formats"
 USE_TZ = True
 
 TEMPLATES: list[dict[str, Any]] = [
@@ -349,7 +350,9 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_FORMS = {
     "signup": "accounts.forms.SignupForm",
+    "change_password": "accounts.forms.ChangePasswordForm",
     "reset_password": "accounts.forms.ResetPasswordForm",
+    "reset_password_from_key": "accounts.forms.ResetPasswordKeyForm",
 }
 # Nobody learns from our answers who has an account here. "strict" also lets several people claim
 # the same address until one of them has verified it: see accounts/addresses.py.

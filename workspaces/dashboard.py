@@ -219,8 +219,8 @@ def _shares() -> list[Share]:
         memory=Sum("memory_mb"), cores=Sum("cores"), disk=Sum("disk_mb"), free=Sum("disk_free_mb")
     )
     memory = _maybe_gib(host["memory"])
-    use = f"what {there['measured']} containers said that they use"
-    may = f"what {there['count']} containers that run may use"
+    use = f"what {_containers(there['measured'])} said that they use"
+    may = f"what {_containers(there['count'])} may use"
     running = _instances(up="yes")
     facts = _list("deploy_hostfacts")
     disk, free = host["disk"], host["free"]
@@ -241,6 +241,10 @@ def _nodes() -> list[Number]:
         Number(node, count, _list("workspaces_workspace", state="kept", instance__node=node))
         for node, count in counted.order_by("instance__node")
     ]
+
+
+def _containers(count: int) -> str:
+    return "one container" if count == 1 else f"{count or 'no'} containers"
 
 
 def _gib(mib: float | None) -> float:

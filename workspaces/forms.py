@@ -59,7 +59,7 @@ class NewWorkspaceForm(FocusedForm):
             attrs={
                 **_PLAIN,
                 "maxlength": slugs.MAX_LENGTH,
-                "placeholder": "made from the name",
+                "placeholder": "from its name",
                 "hx-get": reverse_lazy("workspace_slug"),
                 "hx-trigger": "input changed delay:250ms",
                 "hx-include": "#id_proposed",

@@ -119,9 +119,9 @@ def _bucket(at: datetime, rows: Sequence[UsageHour]) -> Bucket:
 _FIGURES: Sequence[tuple[str, str, Callable[[Bucket], Any], str]] = (
     ("Disk", "MiB", lambda bucket: bucket.disk_mb, "disk_mb"),
     ("Memory", "MiB", lambda bucket: bucket.memory_mb, "memory_mb"),
-    ("CPU", "s", lambda bucket: bucket.cpu_seconds, ""),
+    ("CPU", "seconds", lambda bucket: bucket.cpu_seconds, ""),
     ("Requests", "", lambda bucket: bucket.requests, ""),
-    ("Awake", "h", lambda bucket: bucket.awake_hours, ""),
+    ("Awake", "hours", lambda bucket: bucket.awake_hours, ""),
 )
 
 

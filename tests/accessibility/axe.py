@@ -1,4 +1,4 @@
-"""axe-core on pages that are open: light and dark, wide and narrow."""
+"""axe-core on pages that are open: light and dark, wide and narrow; and what a phone cuts off."""
 
 from typing import Literal
 
@@ -30,6 +30,12 @@ RUN = """async options => {
     node.failureSummary.split("\\n").slice(1).map(line => line.trim()).join("; "),
   ]));
 }"""
+# What lies out of sight: the page itself scrolls sideways, or one of its tabs is cut off.
+CUT_OFF = """() => [
+  ...[document.documentElement].filter(one => one.scrollWidth > innerWidth),
+  ...[...document.querySelectorAll(".tabs a")].filter(
+    one => one.getBoundingClientRect().right > innerWidth + 1),
+].map(one => one.outerHTML.slice(0, 200))"""
 
 
 class Findings:
@@ -46,6 +52,9 @@ class Findings:
         scheme: Literal["light", "dark"]
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": HEIGHT})
+            for where in page.evaluate(CUT_OFF):
+                places = self.found.setdefault(("cut-off: more than fits", where, ""), [])
+                places.append(f"{name}, {width} wide")
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
                 options = EVERYTHING if scheme == "light" else COLOURS

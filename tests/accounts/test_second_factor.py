@@ -194,8 +194,8 @@ def test_a_reset_does_not_get_round_the_second_factor(
     press(thief, "Send the link")
     thief.get_by_role("heading", name="Check your mail").wait_for()
     thief.goto(link_in(mailoutbox[0]))
-    thief.get_by_label("New Password", exact=True).fill("another good one")
-    thief.get_by_label("New Password (again)").fill("another good one")
+    thief.get_by_label("New password", exact=True).fill("another good one")
+    thief.get_by_label("New password, once more").fill("another good one")
     press(thief, "Save")
     thief.get_by_role("heading", name="Now sign in with it").wait_for()
     assert not is_signed_in(page, site), "a reset signs everybody out"

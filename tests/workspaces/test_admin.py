@@ -1,5 +1,7 @@
 """The admin pages of workspaces and deploy: they open, find, and change nothing by accident."""
 
+import re
+
 import pytest
 from django.apps import apps
 from django.contrib import admin
@@ -142,6 +144,19 @@ def test_instances_in_trouble(operator: Client) -> None:
     events = operator.get(f"/admin/deploy/instanceevent/?instance={failed.pk}").content.decode()
     assert str(failed.pk) in events
     assert str(well.pk) not in events
+
+
+def test_lists_are_named_by_what_is_in_them(operator: Client) -> None:
+    text = operator.get("/admin/accounts/auditentry/").content.decode()
+    assert "<h1>Audit log</h1>" in text
+    assert re.findall(r"<summary>\s*(.*?)\s*</summary>", text) == ["By operator", "Via", "At"]
+
+
+def test_times_are_written_as_in_exports(operator: Client) -> None:
+    text = operator.get("/admin/accounts/auditentry/").content.decode()
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert "a.m." not in text
+    assert "p.m." not in text
 
 
 def test_a_workspace_cannot_be_added_or_deleted_here(operator: Client) -> None:

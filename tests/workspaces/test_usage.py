@@ -77,6 +77,8 @@ def test_the_page_shows_five_plots_with_their_numbers(
         assert "The most: " in page.by_id(told).text
     assert len(page.all("table")) == 5
     assert "512 MiB of 1.0 GiB" in html
+    units = [p.text for p in page.all("figcaption")]
+    assert units == ["Disk MiB", "Memory MiB", "CPU seconds", "Requests", "Awake hours"]
     assert "style=" not in html  # the CSP allows none
 
 

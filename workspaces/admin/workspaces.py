@@ -16,6 +16,7 @@ from django.db.models import Count, Prefetch, Q, QuerySet
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
+from django.template.defaultfilters import pluralize
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -35,6 +36,7 @@ from workspaces.admin.filters import ChoiceFilter
 from workspaces.admin.workspace_deeds import DEEDS, MOST, Deed, Outcome, do
 from workspaces.models import Approval, Member, Plugin, Role, Workspace
 from workspaces.services import Refused
+from workspaces.templatetags.workspaces import duration
 
 PER_PAGE = 50
 CHANGES = 10
@@ -428,15 +430,16 @@ def _sides(instance: Instance) -> list[tuple[str, Any, Any, bool]]:
 
 def _container(instance: Instance) -> list[tuple[str, Any]]:
     """Return the facts of its container, and of who works on it."""
+    idle = instance.idle_seconds
     return [
         ("Instance", instance.pk),
         ("Node", instance.node or "not known yet"),
         ("Image", instance.image.reference),
         ("Memory", f"{instance.memory_mb} MiB"),
-        ("CPU", f"{instance.cpus:g} cores"),
+        ("CPU", f"{instance.cpus:g} core{pluralize(instance.cpus)}"),
         ("Processes", instance.pids),
         ("Internet", "public addresses" if instance.internet else "none"),
-        ("Sleeps after", f"{instance.idle_seconds} s" if instance.idle_seconds else "never"),
+        ("Sleeps after", duration(idle * 1000) if idle else "never"),
         ("Data volume", instance.volume or "none: a successor has it"),
         ("Endpoint", instance.endpoint or "none"),
         ("Secrets", ", ".join(sorted(instance.secrets)) or "none"),
@@ -461,9 +464,9 @@ def _use(workspace: Workspace) -> list[tuple[str, str]]:
     return [
         ("Disk", held + seen),
         ("Memory at most", f"{peak:,.0f} MiB"),
-        ("CPU", f"{sum(hour.cpu_seconds for hour in found):,.0f} s"),
+        ("CPU", f"{sum(hour.cpu_seconds for hour in found):,.0f} seconds of one core"),
         ("Requests", f"{sum(hour.requests for hour in found):,}"),
-        ("Awake", f"{sum(hour.awake_seconds for hour in found) / 3600:,.1f} h"),
+        ("Awake", f"{sum(hour.awake_seconds for hour in found) / 3600:,.1f} hours"),
     ]
 
 
