@@ -357,7 +357,7 @@ class DockerEngine:
                 raise
 
 
-def _scratch(spec: InstanceSpec) -> Mapping[str, str]:
+def _scratch(spec: InstanceSpec) -> dict[str, str]:
     """A file system in memory. What readers' queries sort goes there, and is limited by it."""
     size = max(LEAST_SCRATCH_MB, spec.memory_mb // 8)
     return {"/tmp": f"rw,noexec,nosuid,nodev,size={size}m,mode=1777"}  # noqa: S108
