@@ -41,6 +41,7 @@ DATA_PATH = "/data"
 SOCKET_PATH = "/run/instance"
 REMOVAL_SECONDS = 15
 MIB = 1024 * 1024
+LEAST_SCRATCH_MB = 16
 
 # Docker's words for ours. A container that restarts or is dead is not running for anybody.
 _OBSERVED = {
@@ -269,7 +270,7 @@ class DockerEngine:
     def _host_config(self, spec: InstanceSpec, network: str) -> Mapping[str, Any]:
         return self._client.create_host_config(
             network_mode=network,
-            tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108
+            tmpfs=_scratch(spec),
             mounts=self._mounts(spec),
             port_bindings={PORT: (self._endpoint_host, None)} if self._tcp else None,
             # On a bridge the host would have an address that answers on IPv6, past the firewall.
@@ -345,6 +346,12 @@ class DockerEngine:
         except APIError as error:
             if error.status_code != 409:  # another worker was faster
                 raise
+
+
+def _scratch(spec: InstanceSpec) -> dict[str, str]:
+    """A file system in memory. What readers' queries sort goes there, and is limited by it."""
+    size = max(LEAST_SCRATCH_MB, spec.memory_mb // 8)
+    return {"/tmp": f"rw,noexec,nosuid,nodev,size={size}m,mode=1777"}  # noqa: S108
 
 
 def _disk_of(root: Path, url: str) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from datasette import database
 
-from cloudapp_workspace import storage
+from cloudapp_workspace import spill, storage
 
 # Of the limit, in percent; from here on people are told.
 WARN_ABOVE = 80
@@ -141,6 +141,7 @@ class Disk:
 
             def __init__(self, fn: Callable[[Any], Any], *args: Any, **more: Any) -> None:
                 def write(connection: sqlite3.Connection) -> Any:
+                    spill.this_thread_writes()
                     with held(connection):
                         return fn(connection)
 

@@ -20,9 +20,9 @@ from datasette.app import Datasette  # noqa: E402
 from datasette.plugins import pm  # noqa: E402
 from datasette.version import __version__  # noqa: E402
 
-from cloudapp_workspace import encoding, plugin, storage  # noqa: E402
+from cloudapp_workspace import encoding, plugin, spill, storage  # noqa: E402
 from cloudapp_workspace.activity import Activity  # noqa: E402
-from cloudapp_workspace.disk import Disk  # noqa: E402
+from cloudapp_workspace.disk import UNFINISHED, Disk  # noqa: E402
 from cloudapp_workspace.environment import Environment  # noqa: E402
 from cloudapp_workspace.guard import Guard  # noqa: E402
 
@@ -71,6 +71,7 @@ def serve(environment: Environment, listener: socket.socket) -> None:
     """
     activity, disk = Activity(), Disk(environment.data)
     disk.hold_all_writes()
+    spill.keep_reads_off(environment.data / UNFINISHED)
     datasette = build_datasette(environment, disk)
     datasette.cloudapp_disk = disk
     _show_what_is_known(datasette)
