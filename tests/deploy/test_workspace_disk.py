@@ -162,6 +162,21 @@ def test_a_full_disk_is_read_only_until_there_is_room(
         assert "it stays" in make_room(client, do="remove", database="data", sure="yes")
 
 
+def test_a_size_is_that_of_all_that_was_written(workspace_container: Workspace) -> None:
+    """Also of what stands in the log yet, which is not in the file."""
+    nests = "name,eggs\n" + "owl,3\n" * 5000
+    with workspace_container.as_role("owner") as client:
+        files = {"csv": ("nests.csv", nests.encode(), "text/csv")}
+        data = {"xhr": "1", "table": "nests"}
+        client.post("/-/upload-csvs", files=files, data=data).raise_for_status()
+        wait_until(lambda: not workspace_container.health()["busy"], "the import")
+        held = "select page_count * page_size / 1024 from pragma_page_count, pragma_page_size"
+        query = {"sql": held, "_shape": "arrayfirst"}
+        asked = client.get("/data.json", params=query, follow_redirects=True)
+        said = client.get("/-/space").text
+        assert re.search(r"<p>(\d+) KiB", said)[1] == str(asked.json()[0]), said
+
+
 def test_a_larger_limit_counts_while_it_runs(
     workspace_container: Workspace, tmp_path: Path
 ) -> None:

@@ -139,15 +139,18 @@ async def _page(
 
 
 async def _shown(database: Database) -> dict[str, Any]:
-    size = (await database.execute("pragma page_size")).single_value()
-    free = (await database.execute("pragma freelist_count")).single_value()
+    page, pages, free = [
+        (await database.execute(f"pragma {what}")).single_value()
+        for what in ("page_size", "page_count", "freelist_count")
+    ]
     hidden = set(await database.hidden_table_names())
     counts = await database.table_counts(COUNT_MS)
     path = Path(database.path)
     return {
         "name": database.name,
-        "size": readable(path.stat().st_size),
-        "free": readable(size * free) if free else "",
+        # Not the file's: what is written lately stands in its log beside it.
+        "size": readable(page * pages),
+        "free": readable(page * free) if free else "",
         "stays": path.name == storage.HOME_DATABASE,
         "tables": [(name, count) for name, count in sorted(counts.items()) if name not in hidden],
     }
