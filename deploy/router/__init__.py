@@ -5,8 +5,10 @@ workspace comes or goes.
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -39,9 +41,13 @@ STRIPPED_HEADERS = (
 # What a container must not tell browsers: it concerns more than its own pages.
 HIDDEN_HEADERS = ("Strict-Transport-Security", "Alt-Svc", "X-Powered-By", "X-Request-ID")
 
+# The one script of the router's own pages. It stands in them, for they are shown when nothing else
+# is there; and the policy allows these words and no others.
+LOOK_AGAIN = (TEMPLATES / "look-again.js").read_text()
+_DIGEST = b64encode(sha256(LOOK_AGAIN.encode()).digest()).decode()
 PAGES_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'"
+    f"script-src 'sha256-{_DIGEST}'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 
 # Everything that ends up in the file; none of these can end a quote or begin a variable.

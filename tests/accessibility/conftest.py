@@ -47,8 +47,8 @@ def world(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> World:
 def visit(new_page: NewPage, live_server: LiveServer) -> Visit:
     """Open a browser; with a user, they are signed in. Addresses begin at our site."""
 
-    def visit(user: User | None = None) -> Page:
-        page = new_page(base_url=live_server.url, reduced_motion="reduce")
+    def visit(user: User | None = None, **options: str) -> Page:
+        page = new_page(base_url=live_server.url, reduced_motion="reduce", **options)
         if user:
             value = worlds.cookie_of(user)
             name = configured.SESSION_COOKIE_NAME

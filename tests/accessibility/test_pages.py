@@ -1,29 +1,25 @@
-"""axe-core finds nothing wrong with any page of the product: signed out, as owner, as operator.
+"""axe-core finds nothing wrong with any page of the product: signed out, as owner, as viewer.
 
-Pages of customers stand in the tables below; those of operators come from the admin's own
-addresses. An address that is in neither and is a page fails a test here until somebody adds it.
+Pages of customers stand in the tables below. An address that is in none and is a page fails a test
+here until somebody adds it. Those of the admin are in test_pages_of_operators.py.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
-from django.contrib import admin
 from django.template.loader import render_to_string
-from django.test import Client
-from django.urls import Resolver404, URLResolver, get_resolver, resolve, reverse
+from django.urls import Resolver404, get_resolver, resolve
 from playwright.sync_api import Page, Route
 
+from deploy.router import PAGES_POLICY
 from deploy.states import Status
+from tests.accessibility.addresses import named
 from tests.accessibility.axe import Findings
 from tests.accessibility.conftest import Visit
 from tests.accessibility.world import PASSWORD, World
-from workspaces import gateway_pages, queues
-from workspaces.attention_codes import CODES
-from workspaces.models import Plugin, Workspace
+from workspaces import gateway_pages
 
 
 def name_of(address: str) -> str:
@@ -65,10 +61,6 @@ class Address:
             answer = navigation.value
         assert answer
         assert (answer.status, name_of(page.url)) == (self.status, self.name), (str(self), page.url)
-
-
-# For the parts of a path, so that its name is known without a world.
-STAND_INS = {"invitation": "a", "confirm": "a", "reset": "1-a", "webhook": 1, "key": 1}
 
 
 def addresses(*paths: str, below: str = "") -> list[Address]:
@@ -167,7 +159,6 @@ ONLY_POSTED = (
     "workspace_set_visibility",
     "invitation_accept",
     "account_token_revoke",
-    "admin:logout",
 )
 NO_PAGES = {
     **dict.fromkeys(ONLY_POSTED, "only posted to; what refuses a form is a page above"),
@@ -184,58 +175,32 @@ NO_PAGES = {
     "socialaccount_signup": "needs Google: tests/accounts/test_google.py looks at it",
     "mfa_reauthenticate_webauthn": "needs a key: tests/accounts/test_second_factor.py does",
 }
-NO_PAGES_OF_ADMIN = {
-    "autocomplete": "answers a script in JSON",
-    "jsi18n": "a script",
-    "login": "leads to our own page for signing in",
-    "view_on_site": "leads to the thing itself",
-    "accounts_auditentry_export": "a file",
-}
 
 
-# --- the test ------------------------------------------------------------------------------------
+# --- the tests -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_pages_in_the_tables(table: str, world: World, visit: Visit) -> None:
-    who, pages = TABLES[table]
-    page = visit(getattr(world, who) if who else None)
+def test_pages_in_the_tables(world: World, visit: Visit) -> None:
     findings = Findings()
-    for address in pages:
-        address.open(page, world)
-        findings.look_at(page, f"{address} ({table})")
+    for table, (who, pages) in TABLES.items():
+        page = visit(getattr(world, who) if who else None)
+        for address in pages:
+            address.open(page, world)
+            findings.look_at(page, f"{address} ({table})")
     assert not findings.found, f"\n{findings}"
 
 
-def test_pages_of_operators(world: World, visit: Visit) -> None:
-    """Every address of the admin, with a row of each kind."""
-    page, findings, client = visit(world.olga), Findings(), Client()
-    client.force_login(world.olga)
-    for path in [*addresses_of_admin(), *more_rows()]:
-        # Nobody adds, changes or removes what is a record; and some addresses are only posted to.
-        if client.get(path).status_code not in (403, 405):
-            answer = page.goto(path)
-            assert answer
-            assert answer.status == 200, path
-            findings.look_at(page, path)
-    for path, action in SELECTIONS:
-        page.goto(path)
-        page.locator("#action-toggle").check()
-        page.locator("select[name=action]").select_option(action)
-        page.locator("button[name=index]").click()
-        page.wait_for_load_state()
-        findings.look_at(page, f"{path} {action}")
-    assert not findings.found, f"\n{findings}"
-
-
-def test_pages_that_are_files(world: World, visit: Visit) -> None:
+def test_pages_that_are_files(visit: Visit) -> None:
     """Those of the gateway, which the router shows, and those for errors."""
     texts = dict(rendered())
-    # They have no scripts, and are there only until something else is: nothing on them is lost.
-    page, findings = visit(), Findings("meta-refresh")
+    page, findings = visit(), Findings()
 
     def answer(route: Route) -> None:
-        route.fulfill(body=texts[route.request.url.rpartition("/")[2]], content_type="text/html")
+        name = route.request.url.rpartition("/")[2]
+        policy = {"Content-Security-Policy": PAGES_POLICY} if "<style>" in texts[name] else {}
+        kind = {"Content-Type": "text/html"}
+        # As long as it is 503, those that look again by themselves stay.
+        route.fulfill(status=503, body=texts[name], headers=kind | policy)
 
     page.route("**/rendered/*", answer)
     for name in texts:
@@ -257,66 +222,8 @@ def rendered() -> Iterator[tuple[str, str]]:
         yield name.partition("/")[2], render_to_string(f"{name}.html")
 
 
-# --- every address -------------------------------------------------------------------------------
-
-
-def named(patterns: Iterable[Any], before: str = "", space: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the name and the route of every address that has a name, but those of the API."""
-    for entry in patterns:
-        route = before + str(entry.pattern)
-        if isinstance(entry, URLResolver):
-            inner = f"{space}{entry.namespace}:" if entry.namespace else space
-            yield from named(entry.url_patterns, route, inner)
-        elif entry.name and (not route.startswith("api/v1/") or entry.name == "api_docs"):
-            yield space + entry.name, route
-
-
 def test_every_page_is_looked_at() -> None:
     looked_at = {address.name for _, table in TABLES.values() for address in table}
     names = {name for name, _ in named(get_resolver().url_patterns)}
-    ours = {name for name in names if not name.startswith("admin:") or name in NO_PAGES}
+    ours = {name for name in names if not name.startswith("admin:")}
     assert ours - looked_at == set(NO_PAGES), "look at it, or say why not"
-
-
-def addresses_of_admin() -> Iterator[str]:
-    """Yield each address of the admin, made with a row of its kind."""
-    for name, route in named(get_resolver().url_patterns):
-        space, _, bare = name.partition(":")
-        if space != "admin" or bare in NO_PAGES_OF_ADMIN or name in NO_PAGES:
-            continue
-        if "<slug:code>" in route:
-            yield from (reverse(name, args=[code]) for code in CODES)
-        elif bare == "queue":
-            yield from (reverse(name, args=[queue]) for queue in queues.MINUTES)
-        elif "app_label" in route:
-            yield from (reverse(name, args=[app]) for app in ("accounts", "deploy", "workspaces"))
-        elif "<" in route:
-            yield reverse(name, args=[row_for(bare)])
-        else:
-            yield reverse(name)
-
-
-def row_for(name: str) -> Any:
-    """Return the key of the first row of what an address of the admin is about."""
-    for model in admin.site._registry:
-        if name.startswith(f"{model._meta.app_label}_{model._meta.model_name}_"):
-            row = model._default_manager.order_by("pk").first()
-            assert row, f"the world has no {model._meta.verbose_name}"
-            return row.pk
-    return 1  # of no model that is there: auth.User
-
-
-def more_rows() -> Iterator[str]:
-    """Yield pages of rows in other states than the first one of their kind."""
-    for workspace in Workspace.objects.filter(slug__in=("trees", "is-failed", "is-deleting")):
-        yield reverse("admin:workspaces_workspace_change", args=[workspace.pk])
-    for plugin in Plugin.objects.exclude(state=Plugin.State.KNOWN):
-        yield reverse("admin:workspaces_plugin_change", args=[plugin.pk])
-    yield "/admin/workspaces/workspace/?q=nothing-has-this-name"
-
-
-SELECTIONS = [
-    ("/admin/workspaces/workspace/", "suspend"),
-    ("/admin/workspaces/workspace/", "forget"),
-    ("/admin/accounts/user/", "delete_selected"),
-]

@@ -20,6 +20,7 @@ import httpx
 import jwt
 import pytest
 from django.utils import timezone
+from playwright.sync_api import Page, expect
 from pytest_django import DjangoDbBlocker
 from websockets.sync.client import connect
 
@@ -27,8 +28,10 @@ from accounts import api_tokens
 from accounts.models import User
 from deploy import notify
 from deploy.models import Image, Instance
-from deploy.router import NotSafe, Page, RouterConfig, render
+from deploy.router import LOOK_AGAIN, NotSafe, RouterConfig, render
+from deploy.router import Page as RouterPage
 from deploy.states import Desired, Observed, Status
+from tests.browser import NewPage
 from tests.deploy.router_support import (
     START_SECONDS,
     Handler,
@@ -582,7 +585,7 @@ def test_the_control_plane_may_go_away(stack: Stack, visitor: httpx.Client) -> N
                 page = client.get("/", headers=HTML)
                 assert page.status_code == 503
                 assert "We are not there just now" in page.text
-                assert '<meta http-equiv="refresh" content="5">' in page.text
+                assert '<script data-seconds="5">' in page.text
         for path in ("/api/v1/workspaces", "/api/v1/workspaces/trees/wait"):
             with stack.cloud() as client:
                 refused = client.get(path, headers=HTML)
@@ -720,7 +723,9 @@ def test_pages_say_which(
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["Cache-Control"] == "no-store"
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
-    assert ('http-equiv="refresh"' in page.text) == (retry_after is not None)
+    looks_again = f'<script data-seconds="{retry_after}">{LOOK_AGAIN}</script>'
+    assert (looks_again in page.text) == (retry_after is not None)
+    assert page.text.count("<script") == page.text.count("Look again") == bool(retry_after)
     if status not in (Status.PROVISIONING,):
         assert f"http://{stack.netloc}/workspaces/{workspace.slug}/" in page.text
     assert "<!--#" not in page.text
@@ -748,7 +753,47 @@ def test_a_page_for_a_form_does_not_reload_itself(
     page = visitor.post("/", headers=HTML, data={"a": "1"})
     assert page.status_code == 503
     assert "was not carried out" in page.text
-    assert 'http-equiv="refresh"' not in page.text
+    assert "<script" not in page.text
+    assert "Look again" not in page.text
+
+
+def open_while_it_starts(
+    page: Page, stack: Stack, visitor: httpx.Client, workspace: Workspace
+) -> None:
+    """Come to the workspace in a browser, as the visitor, and see that it is starting."""
+    set_status(workspace.instance, Status.PROVISIONING)
+    Instance.objects.filter(pk=workspace.instance_id).update(ready=False, observed=Observed.CREATED)
+    address = f"http://{workspace.slug}.{stack.netloc}/"
+    name, _, value = visitor.headers["Cookie"].partition("=")
+    page.context.add_cookies([{"name": name, "value": value, "url": address}])
+    page.goto(address)
+    expect(page.get_by_role("heading", name="This workspace is starting")).to_be_visible()
+
+
+def test_a_page_opens_the_workspace_by_itself(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace, page: Page
+) -> None:
+    """And until there is something else to see, nobody who reads it is torn away."""
+    open_while_it_starts(page, stack, visitor, workspace)
+    expect(page.get_by_text("opens it by itself")).to_be_visible()
+    expect(page.get_by_role("link", name="Look again")).to_have_count(0)
+    page.evaluate("window.isTheFirst = true")
+    page.wait_for_event("response", lambda answer: answer.status == 503)
+    page.wait_for_event("request")
+    assert page.evaluate("window.isTheFirst")
+    set_status(workspace.instance, Status.STOPPED)
+    expect(page.get_by_role("heading", name="This workspace is stopped")).to_be_visible()
+
+
+def test_without_a_script_there_is_a_link(
+    stack: Stack, visitor: httpx.Client, workspace: Workspace, new_page: NewPage
+) -> None:
+    page = new_page(java_script_enabled=False)
+    open_while_it_starts(page, stack, visitor, workspace)
+    expect(page.get_by_text("by itself")).to_be_hidden()
+    set_status(workspace.instance, Status.STOPPED)
+    page.get_by_role("link", name="Look again").click()
+    expect(page.get_by_role("heading", name="This workspace is stopped")).to_be_visible()
 
 
 # --- waking ------------------------------------------------------------------------------------
@@ -841,7 +886,7 @@ def test_a_container_that_stays_away(
     assert "was not carried out" in posted.text
     page = visitor.get("/", headers=HTML)
     assert page.status_code == 503
-    assert 'http-equiv="refresh"' in page.text
+    assert '<script data-seconds="3">' in page.text
     answer = visitor.get("/")
     assert (answer.status_code, answer.json()["status"]) == (503, "unreachable")
     assert answer.headers["Retry-After"] == "3"
@@ -1091,7 +1136,7 @@ def _config(**changes: Any) -> RouterConfig:
         "handoff_paths": ["/-/cloudapp/start"],
         "sign_in_path": "/-/cloudapp/start",
         "sign_in_verdict": "sign-in",
-        "pages": [Page("waking", 503, "Starting.", retry_after=1)],
+        "pages": [RouterPage("waking", 503, "Starting.", retry_after=1)],
     }
     return RouterConfig(**values | changes)
 

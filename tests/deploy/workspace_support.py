@@ -10,7 +10,7 @@ import secrets
 import tarfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import jwt
 import pytest
 from django.conf import settings
 from docker.models.containers import Container
+from playwright.sync_api import Route
 
 from cloudapp.local.places import VAR
 from deploy import images
@@ -239,3 +240,16 @@ def wait_until(condition: Any, what: str, seconds: float = START_SECONDS) -> Non
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.005)
+
+
+def fulfil_from(client: httpx.Client) -> Callable[[Route], None]:
+    """Give a browser what the container answers."""
+
+    def fulfil(route: Route) -> None:
+        asked = route.request
+        told = {"Content-Type": asked.headers.get("content-type", "")}
+        got = client.request(asked.method, asked.url, content=asked.post_data_buffer, headers=told)
+        kind = got.headers.get("content-type", "")
+        route.fulfill(status=got.status_code, body=got.content, content_type=kind)
+
+    return fulfil

@@ -46,7 +46,7 @@ body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 32rem; margin: 18vh aut
   padding: 0 1.5rem }}
 h1 {{ font-size: 1.4rem; line-height: 1.3 }}
 </style></head>
-<body><h1>{title}</h1><p>{text}</p></body></html>
+<body><main><h1>{title}</h1><p>{text}</p></main></body></html>
 """
 
 

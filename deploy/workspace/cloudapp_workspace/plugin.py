@@ -14,6 +14,7 @@ from typing import Any
 from datasette import hookimpl
 from datasette.app import Datasette
 from datasette.utils.asgi import Request
+from jinja2 import BaseLoader, Environment
 
 from cloudapp_workspace import space
 from cloudapp_workspace.guard import SCOPE_KEY
@@ -31,6 +32,11 @@ HIDDEN_TABLES = (
     "_enrichment_progress",
     "_enrichment_errors",
 )
+# In the frame that all pages have. A copy of it would grow old with each release of Datasette.
+IN_FRAME = {
+    "<html>": '<html lang="en">',
+    '<section class="content">': '<section class="content" role="main">',
+}
 # For Datasette 1.0: no database (parent), no table or query in it (child), and not all of them.
 NOWHERE = "select null as parent, null as child where 0"
 
@@ -128,6 +134,31 @@ def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
 def extra_css_urls(datasette: Datasette) -> list[str]:
     """The styles of our own pages (static/)."""
     return [str(datasette.urls.static_plugins(__name__, "workspace.css"))]
+
+
+class _ReadAloud(BaseLoader):
+    """Templates for those who have pages read to them: they say their language, which those of
+    Datasette 0.65 do not, and where the navigation ends and the content begins.
+    """
+
+    def __init__(self, loader: BaseLoader) -> None:
+        self._loader = loader
+
+    def get_source(self, environment: Environment, template: str) -> Any:
+        source, *more = self._loader.get_source(environment, template)
+        for old, new in IN_FRAME.items():
+            source = source.replace(old, new)
+        return source, *more
+
+    def list_templates(self) -> list[str]:
+        return self._loader.list_templates()
+
+
+@hookimpl
+def prepare_jinja2_environment(env: Environment) -> None:
+    """Before any template is loaded."""
+    if env.loader:
+        env.loader = _ReadAloud(env.loader)
 
 
 @hookimpl
