@@ -49,8 +49,9 @@ CODES: Mapping[str, Code] = {
     ),
     "engine-silent": Code(
         "The container engine does not answer",
-        "A worker asked the engine about instances and got no answer, for longer than two minutes. "
-        "We call such instances unknown, and do nothing to them: what runs goes on serving.",
+        "A worker asked the engine about instances, or how its machine is, and has had no answer "
+        "for minutes. We do nothing to instances that we hear nothing of: what runs goes on "
+        "serving.",
         (
             "Look whether the engine runs (for Docker: `docker info`), and its disk is not full.",
             "Look whether the worker may reach it: DOCKER_HOST, and the rights on its socket.",
