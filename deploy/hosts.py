@@ -4,7 +4,7 @@ import logging
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet, Subquery
 from django.utils import timezone
 
 from deploy.engines import get_engine
@@ -44,9 +44,10 @@ def engine_silent_since() -> datetime | None:
 
     None when it answers, and also when that queue stands still: then nobody asked.
     """
-    heard = HostFacts.objects.aggregate(last=Max("at"))["last"]
-    worked = Heartbeat.objects.filter(queue=ASKS).aggregate(last=Max("at"))["last"]
-    return heard if heard and worked and worked - heard > SILENT_AFTER else None
+    worked = Subquery(Heartbeat.objects.filter(queue=ASKS).values("at"))
+    newest = HostFacts.objects.annotate(worked=worked).order_by("-at").values_list("at", "worked")
+    heard, last = newest.first() or (None, None)
+    return heard if heard and last and last - heard > SILENT_AFTER else None
 
 
 def note_beat(queue: str) -> None:

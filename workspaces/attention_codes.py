@@ -90,7 +90,7 @@ CODES: Mapping[str, Code] = {
             "Read the error, and the log on the workspace's page.",
             "Out of memory: give it a larger plan. After a change of plugins: rebuild it, or have "
             "the owner go back to the set before. Engine refuses: its words say why.",
-            "`No such image`, as on a new engine: press Build now on the page of the release, then "
+            "No such image, as on a new engine: press Build now on the page of the release, then "
             "roll it out from itself.",
             "Press Retry now on the workspace's page once the cause is gone. That forgets the "
             "failures so far. A spare has no such button: it is tried again within five minutes.",
