@@ -24,6 +24,8 @@ app.autodiscover_tasks()
 
 logger = logging.getLogger("cloudapp.tasks")
 _HEADER = "cloudapp_trace"
+# Tasks whose first argument is an instance's id.
+_ABOUT_AN_INSTANCE = {"deploy.tasks.reconcile", "deploy.tasks.fetch_log"}
 # Of the tasks that run in this process, by their ids: what to forget, and when each began.
 _running: dict[str, tuple[ExitStack, float]] = {}
 
@@ -44,8 +46,7 @@ def begin(task: Task[Any, Any], task_id: str, args: Any = (), **kwargs: Any) -> 
     """Know what this task belongs to, until it ends."""
     carried = task.request.get(_HEADER) or {}
     stack = ExitStack()
-    # The tasks of deploy take an instance's id and nothing else, or nothing.
-    about = {"instance": str(args[0])} if args and task.name.startswith("deploy.") else {}
+    about = {"instance": str(args[0])} if args and task.name in _ABOUT_AN_INSTANCE else {}
     stack.enter_context(trace.within(**carried, **about, task=task.name, task_id=task_id))
     here = Origin(Via.MACHINERY, task.name, request_id=carried.get("request_id", ""))
     stack.enter_context(origin.of(here))

@@ -9,6 +9,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 
 from cloudapp import metrics
+from deploy import hosts
 from deploy.models import Image
 from workspaces import queues
 
@@ -70,7 +71,17 @@ def _image() -> Trouble | None:
 def _redis() -> Trouble | None:
     if queues.depths() is not None:
         return None
-    return Trouble("redis_down", "Redis does not answer: people wait for the next sweep.")
+    words = "Redis does not answer: nothing starts, wakes or stops until it does."
+    return Trouble("redis_down", words)
+
+
+def _engine() -> Trouble | None:
+    """As far as the web can tell, which may not ask it: whether a worker hears of it."""
+    since = hosts.engine_silent_since()
+    if since is None:
+        return None
+    words = f"The container engine has not answered since {since:%-d %B, %H:%M} UTC. Does it run?"
+    return Trouble("engine_silent", words)
 
 
 def _worker_of(queue: str) -> Callable[[], Trouble | None]:
@@ -92,6 +103,7 @@ CHECKS: Mapping[str, Callable[[], Trouble | None]] = {
     "migrations": _migrations,
     "image": _image,
     "redis": _redis,
+    "engine": _engine,
     **{f"worker_{queue}": _worker_of(queue) for queue in queues.MINUTES},
 }
 

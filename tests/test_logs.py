@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from uuid import uuid4
 
 import pytest
 from django.test import Client
@@ -10,6 +11,7 @@ from django.test import Client
 from accounts import api_tokens
 from cloudapp.logs import JsonFormatter, TextFormatter, clean
 from deploy import trace
+from deploy.tasks import beat_of, fetch_log
 
 SECRETS = {
     "an API token": f"token {api_tokens.new_text()} used",
@@ -108,3 +110,15 @@ def test_the_page_of_an_error_says_the_id(client: Client, monkeypatch: pytest.Mo
     response = client.get("/", headers={"X-Request-ID": "e" * 32})
     assert response.status_code == 500
     assert "e" * 32 in response.text
+
+
+@pytest.mark.django_db
+def test_a_task_is_about_an_instance_only_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cloudapp.tasks")
+    caplog.handler.setFormatter(JsonFormatter())
+    some = str(uuid4())
+    fetch_log.apply([some])  # of one that is not there
+    beat_of.apply(["now"])
+    lines = [json.loads(text) for text in caplog.text.splitlines() if "cloudapp.tasks" in text]
+    about = {line["task"]: line.get("instance") for line in lines}
+    assert about == {"deploy.tasks.fetch_log": some, "deploy.tasks.beat_of": None}

@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from cloudapp import health
 from deploy import hosts
-from deploy.models import Heartbeat, Image, Instance, InstanceEvent
+from deploy.models import Heartbeat, HostFacts, Image, Instance, InstanceEvent
 from deploy.states import Status
 from tests import factories
 from workspaces import queues
@@ -150,6 +150,15 @@ def test_what_is_missing_has_a_code(client: Client) -> None:
     assert codes["worker_now"] == "worker_now_silent"
     assert codes["worker_later"] == "worker_later_silent"
     assert codes["database"] == "ok"
+
+
+@pytest.mark.usefixtures("token", "usable")
+def test_the_engine_is_silent(client: Client) -> None:
+    told = HostFacts.objects.create(name="h", cores=2, memory_mb=1, at=timezone.now())
+    assert client.get("/readyz").status_code == 200
+    HostFacts.objects.filter(pk=told.pk).update(at=timezone.now() - timedelta(minutes=5))
+    checks = client.get("/readyz", headers=SHOWN).json()["checks"]
+    assert checks["engine"]["code"] == "engine_silent"
 
 
 @pytest.mark.usefixtures("token", "usable")

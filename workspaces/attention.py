@@ -202,6 +202,18 @@ def _ownerless(workspace: Workspace) -> Item:
     return Item("workspace-ownerless", workspace.slug, words, url)
 
 
+def _engine(named: int) -> tuple[int, list[Item]]:
+    number, items = _some(_silent_rows(), named, _silent)
+    since = hosts.engine_silent_since()
+    if since is None:
+        return number, items
+    words = "The engine does not answer the worker that asks how it is."
+    return number + 1, [
+        Item("engine-silent", "engine", words, _list("deploy_hostfacts"), since),
+        *items,
+    ]
+
+
 def _orphans(kind: str) -> Check:
     def check(named: int) -> tuple[int, list[Item]]:
         rows = Orphan.objects.filter(kind=kind).order_by("first_seen_at")
@@ -459,7 +471,7 @@ def _workers(named: int) -> tuple[int, list[Item]]:
 
 
 def _host_unknown(named: int) -> tuple[int, list[Item]]:
-    if hosts.known().exists():
+    if hosts.known().exists() or hosts.engine_silent_since():
         return 0, []
     newest = HostFacts.objects.order_by("-at").first()
     words = "No worker told lately what the engine's machine has."
@@ -481,7 +493,7 @@ def _disk(named: int) -> tuple[int, list[Item]]:
 CHECKS: Mapping[str, Check] = {
     "beat-silent": _beat,
     "worker-silent": _workers,
-    "engine-silent": lambda named: _some(_silent_rows(), named, _silent),
+    "engine-silent": _engine,
     "host-disk-low": _disk,
     "host-unknown": _host_unknown,
     "instance-failing": lambda named: _some(_failing_rows(), named, _failing),

@@ -49,8 +49,9 @@ CODES: Mapping[str, Code] = {
     ),
     "engine-silent": Code(
         "The container engine does not answer",
-        "A worker asked the engine about instances and got no answer, for longer than two minutes. "
-        "We call such instances unknown, and do nothing to them: what runs goes on serving.",
+        "A worker asked the engine about instances, or how its machine is, and has had no answer "
+        "for minutes. We do nothing to instances that we hear nothing of: what runs goes on "
+        "serving.",
         (
             "Look whether the engine runs (for Docker: `docker info`), and its disk is not full.",
             "Look whether the worker may reach it: DOCKER_HOST, and the rights on its socket.",
@@ -89,7 +90,7 @@ CODES: Mapping[str, Code] = {
             "Read the error, and the log on the workspace's page.",
             "Out of memory: give it a larger plan. After a change of plugins: rebuild it, or have "
             "the owner go back to the set before. Engine refuses: its words say why.",
-            "`No such image`, as on a new engine: press Build now on the page of the release, then "
+            "No such image, as on a new engine: press Build now on the page of the release, then "
             "roll it out from itself.",
             "Press Retry now on the workspace's page once the cause is gone. That forgets the "
             "failures so far. A spare has no such button: it is tried again within five minutes.",

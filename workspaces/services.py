@@ -21,7 +21,7 @@ from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import lifecycle, spares
+from deploy import lifecycle, spares, trace
 from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
@@ -232,6 +232,9 @@ def _create(user: User, name: str, slug: str, metadata: dict[str, str]) -> Works
     activity.note(workspace, user, "created")
     if spare:
         lifecycle.record_claimed(spare)
+    # Volumes are named by the instance: after an older database was restored, only the log says
+    # whose one is that it does not know.
+    trace.add(workspace=slug, instance=str(instance.pk))
     return workspace
 
 

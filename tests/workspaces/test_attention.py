@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from accounts import api_tokens
 from accounts.models import User
-from deploy import lifecycle
+from deploy import hosts, lifecycle
 from deploy.models import Heartbeat, HostFacts, Image, Instance, InstanceEvent, Orphan
 from deploy.states import Observed, Status
 from tests import factories
@@ -144,8 +144,10 @@ PROVOKED: list[tuple[str, Callable[[Workspace], Any]]] = [
     ("beat-silent", lambda w: Heartbeat.objects.update(at=ago(minutes=11))),
     ("worker-silent", one_queue),
     ("engine-silent", lambda w: put(w, observed=Observed.UNKNOWN)),
+    ("engine-silent", lambda w: HostFacts.objects.update(at=ago(minutes=5))),
+    ("engine-silent", lambda w: HostFacts.objects.update(at=ago(minutes=11))),
     ("host-disk-low", lambda w: HostFacts.objects.update(disk_free_mb=50)),
-    ("host-unknown", lambda w: HostFacts.objects.update(at=ago(minutes=11))),
+    ("host-unknown", lambda w: HostFacts.objects.all().delete()),
     ("instance-failing", lambda w: factories.set_status(w.instance, Status.FAILED)),
     ("instance-failing", failing_spare),
     ("instance-stuck", lambda w: put(w, ready=False, observed=Observed.ABSENT)),
@@ -219,6 +221,13 @@ def test_no_page_for_a_code_that_is_none(db: None) -> None:
     client = Client()
     client.force_login(factories.make_user(is_staff=True, is_superuser=True))
     assert client.get("/admin/attention/no-such-code/").status_code == 404
+
+
+def test_of_an_engine_that_nobody_asks_nothing_is_said(well: Workspace) -> None:
+    """Its queue stands still: that is what is wrong."""
+    HostFacts.objects.update(at=ago(minutes=11))
+    Heartbeat.objects.filter(queue=hosts.ASKS).update(at=ago(minutes=11))
+    assert {found.code for found in attention.find()} == {"worker-silent", "host-unknown"}
 
 
 def test_what_is_under_way_needs_nobody(well: Workspace) -> None:
