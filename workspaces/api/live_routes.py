@@ -272,7 +272,11 @@ class _Closing(StreamingHttpResponse):
     operation_id="get_logs",
     summary="Logs: the last lines, or live",
     openapi_extra=may_refuse(
-        "not_found", "role_too_low", "too_many_waiting", stream={"type": "string"}
+        "not_found",
+        "role_too_low",
+        "permission_missing",
+        "too_many_waiting",
+        stream={"type": "string"},
     ),
 )
 def get_logs(
@@ -285,7 +289,7 @@ def get_logs(
     """What the workspace's program wrote, oldest first; its secrets are taken out.
 
     With `Accept: text/event-stream` these lines and then each that follows, as `data`. Editors and
-    owners may read them.
+    owners may read them, and operators who may view log tails; the audit log says that these did.
     """
     caller = caller_of(request)
     found = reach.get(caller, slug, "read_logs")
