@@ -3,7 +3,7 @@
 Only owners invite, operators do not: they would let themselves in. Who has the link may look, but
 only who has verified the address may accept: a forwarded mail opens nothing. What was sent stays
 good when the one who sent it leaves, for it is the workspace that invites; its owners see it in
-their list and can withdraw it. When another one takes the role from them, it is withdrawn.
+their list and can withdraw it. When somebody else takes them out, or their role, it is withdrawn.
 """
 
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def withdraw(workspace: Workspace, by: User, pk: int) -> None:
 
 
 def withdraw_those_of(workspace: Workspace, by: User, sender: User) -> None:
-    """Take back all that somebody sent who is no owner any more. The caller holds the row."""
+    """Take back all that somebody sent. The caller holds the row."""
     _withdraw(pending(workspace).filter(invited_by=sender), by)
 
 

@@ -27,7 +27,7 @@ def at_address(workspace: Workspace, email: str) -> Member | None:
 def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> None:
     """Give a member another role; operators, too, but none makes an owner. Raises Refused.
 
-    Invitations of somebody whom another one takes the role of owner are withdrawn.
+    What somebody sent whose role another one lowers is withdrawn.
     """
     with changing(workspace, by, "change_members", person=user_id) as current:
         member = _member(current, user_id)
@@ -44,14 +44,14 @@ def change_role(workspace: Workspace, by: User, user_id: int, role: Role) -> Non
             current, by, "changed_role", f"{member.user.display_name}: {member.role} → {role}"
         )
         Member.objects.filter(pk=member.pk).update(role=role)
-        _withdraw_invitations(current, by, member)
+        if role != Role.OWNER:
+            _withdraw_invitations(current, by, member.user)
 
 
 def remove(workspace: Workspace, by: User, user_id: int) -> None:
     """Take a member out; within seconds no door of the workspace opens to them. Raises Refused.
 
-    People may take themselves out. Invitations of an owner whom somebody else takes out are
-    withdrawn.
+    People may take themselves out. What somebody sent whom another one takes out is withdrawn.
     """
     with changing(workspace, by, "see" if user_id == by.pk else "change_members") as current:
         member = _member(current, user_id)
@@ -62,7 +62,7 @@ def remove(workspace: Workspace, by: User, user_id: int) -> None:
             activity.note(current, by, "removed_member", member.user.display_name)
         # Whatever lets them in again later, it is not an old session.
         WorkspaceSession.objects.filter(workspace=current, user=member.user_id).delete()
-        _withdraw_invitations(current, by, member)
+        _withdraw_invitations(current, by, member.user)
         member.delete()
 
 
@@ -101,7 +101,7 @@ def _keep_an_owner(workspace: Workspace, leaving: Member) -> None:
         raise Refused(words, code="last_owner")
 
 
-def _withdraw_invitations(workspace: Workspace, by: User, leaving: Member) -> None:
-    """Lest somebody who was an owner comes back by an address that they invited."""
-    if leaving.role == Role.OWNER and leaving.user_id != by.pk:
-        invitations.withdraw_those_of(workspace, by, leaving.user)
+def _withdraw_invitations(workspace: Workspace, by: User, sender: User) -> None:
+    """Lest somebody who is or was an owner comes back by an address that they invited."""
+    if sender.pk != by.pk:
+        invitations.withdraw_those_of(workspace, by, sender)

@@ -34,6 +34,7 @@ def _page(
     others = [one for one in everybody if one.user_id != request.user.pk]
     may = access.is_at_least(member.role, access.NEEDS["change_members"])
     by = Prefetch("invited_by", User.objects.with_names())
+    invited = list(invitations.pending(workspace).prefetch_related(by)) if may else []
     context = {
         "workspace": workspace,
         "member": member,
@@ -43,7 +44,8 @@ def _page(
         "last_owner": may
         and not any(one.role == Role.OWNER and one.user.is_active for one in others),
         "roles": Role.choices,
-        "invitations": invitations.pending(workspace).prefetch_related(by) if may else [],
+        "invitations": invited,
+        "senders": {one.invited_by_id for one in invited},
         "form": form or InviteForm(),
         "transfer_form": TransferForm(members=others) if others else None,
         "now": timezone.now(),

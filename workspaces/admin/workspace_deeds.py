@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django import forms
-from django.contrib.admin.widgets import AdminTextInputWidget
+from django.contrib.admin.widgets import AdminEmailInputWidget, AdminTextInputWidget
 
 from accounts.models import User
 from deploy import lifecycle
@@ -54,7 +54,7 @@ class OwnerForm(forms.Form):
 
     email = forms.EmailField(
         label="Email address",
-        widget=AdminTextInputWidget,
+        widget=AdminEmailInputWidget,
         help_text=(
             "Of a member, who becomes the owner at once. Where nobody belongs to the workspace, of "
             "whoever is to be invited as its owner."

@@ -130,13 +130,13 @@ def test_it_is_the_workspace_that_invites(workspace: Workspace, owner: User, gra
     lowered = invited(workspace, second)
     members.change_role(workspace, second, second.pk, Role.VIEWER)
     assert invitations.find(lowered)
-    members.remove(workspace, owner, second.pk)
+    members.remove(workspace, second, second.pk)
     second.delete()
     invitations.accept(found(lowered), grace)
     assert role_of(workspace, grace) == "editor"
 
 
-@pytest.mark.parametrize("how", ["removed", "lowered"])
+@pytest.mark.parametrize("how", ["removed", "lowered", "gave it away, then removed"])
 def test_who_is_no_owner_any_more_does_not_come_back_by_an_invitation(
     how: str, workspace: Workspace, owner: User, grace: User, mail_server: MailServer
 ) -> None:
@@ -144,10 +144,13 @@ def test_who_is_no_owner_any_more_does_not_come_back_by_an_invitation(
     factories.add_member(workspace, second, Role.OWNER)
     planted = found(invited(workspace, second, role=Role.OWNER))
     kept = invited(workspace, owner, "new@example.org")
-    if how == "removed":
-        members.remove(workspace, owner, second.pk)
-    else:
+    if how.startswith("gave"):
+        members.change_role(workspace, second, second.pk, Role.VIEWER)
+        assert invitations.of_user(grace)
+    if how == "lowered":
         members.change_role(workspace, owner, second.pk, Role.EDITOR)
+    else:
+        members.remove(workspace, owner, second.pk)
     with pytest.raises(Refused, match="was accepted, withdrawn"):
         invitations.accept(planted, grace)
     assert not invitations.of_user(grace)

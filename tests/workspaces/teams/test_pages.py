@@ -103,11 +103,21 @@ def test_a_handing_over_is_one_deed_of_an_owner(workspace: Workspace, grace: Use
     assert [deed.verb for deed in workspace.activities.all()] == ["transferred"]
 
 
+def test_the_page_says_whose_invitations_end_with_the_role(
+    workspace: Workspace, client_of_owner: Client, grace: User
+) -> None:
+    workspace.members.filter(user=grace).update(role=Role.OWNER)
+    assert "the invitations that they sent" not in text_of(client_of_owner.get(MEMBERS))
+    invitations.invite(workspace, grace, "new@example.org", Role.VIEWER)
+    assert text_of(client_of_owner.get(MEMBERS)).count("the invitations that they sent") == 1
+    client_of_owner.post(f"{MEMBERS}{grace.pk}/role/", {"role": "editor"})
+    assert not invitations.pending(workspace)
+
+
 def test_an_owner_who_cannot_sign_in_is_none(
     workspace: Workspace, owner: User, client_of_owner: Client, grace: User
 ) -> None:
     workspace.members.filter(user=grace).update(role=Role.OWNER)
-    assert "the invitations that they sent" in text_of(client_of_owner.get(MEMBERS))
     User.objects.filter(pk=grace.pk).update(is_active=False)
     assert "You are its only owner" in text_of(client_of_owner.get(MEMBERS))
     with pytest.raises(Refused, match="A workspace needs an owner"):
