@@ -350,13 +350,13 @@ def test_others_get_the_lists_only(db: None) -> None:
 
 
 def test_plots_are_pictures_with_words() -> None:
-    drawn = plots.bars("Wakes <3", [0, 3, 6])
+    drawn = plots.bars([0, 3, 6], "Wakes <3")
     assert 'role="img"' in drawn
     assert "<title>Wakes &lt;3</title>" in drawn
     heights = [float(found) for found in re.findall(r'height="([\d.]+)"', drawn)]
     assert heights == [0.8, plots.HEIGHT / 2, plots.HEIGHT]
-    assert 'class="over"' in plots.share("Disk", 120, short=True)
-    assert 'width="100"' in plots.share("Disk", 120)
+    assert 'class="over"' in plots.share(120, "Disk", short=True)
+    assert 'width="100"' in plots.share(120, "Disk")
 
 
 # --- one workspace -------------------------------------------------------------------------------

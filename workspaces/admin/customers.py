@@ -12,10 +12,10 @@ from django.contrib.admin.widgets import AdminIntegerFieldWidget
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
+from accounts.admin import operator
 from accounts.models import User
 from deploy.admin import ReadOnlyAdmin
 from workspaces import deeds, plans
-from workspaces.admin.deeds import operator
 from workspaces.models import Activity, Member, Plan
 from workspaces.services import Refused
 
