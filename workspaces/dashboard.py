@@ -238,7 +238,7 @@ def _nodes() -> list[Number]:
     there = Workspace.objects.filter(instance__purged_at=None).exclude(instance__node="")
     counted = there.order_by().values_list("instance__node").annotate(count=Count("pk"))
     return [
-        Number(node, count, _list("workspaces_workspace", state="kept", instance__node=node))
+        Number(node, count, _list("workspaces_workspace", state="kept", node=node))
         for node, count in counted.order_by("instance__node")
     ]
 

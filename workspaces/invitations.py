@@ -8,7 +8,6 @@ their list and can withdraw it. When somebody else takes them out, or their role
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import ceil
 
 from allauth.account.models import EmailAddress
 from django.conf import settings
@@ -23,7 +22,14 @@ from accounts.models import User
 from workspaces import activity, mailing
 from workspaces.handoff_tokens import digest, new_token
 from workspaces.models import Invitation, Member, OutgoingMail, Role, Workspace
-from workspaces.services import Refused, TooOften, changing, demand_owner, room_to_own
+from workspaces.services import (
+    Refused,
+    TooOften,
+    changing,
+    demand_owner,
+    room_to_own,
+    seconds_until_room,
+)
 
 KIND = "invitation"
 MAX_EMAIL = 254
@@ -349,12 +355,10 @@ def _hold_to_mails(by: User, email: str) -> None:
         (mails.filter(to=email), TO_ONE_ADDRESS_PER_DAY, "This address was sent"),
     ):
         if sent.count() >= most:
-            oldest = sent.order_by("created_at").values_list("created_at", flat=True)[0]
-            seconds = max(1, ceil((oldest + day - timezone.now()).total_seconds()))
             raise TooOften(
                 f"{words} {most} invitations within a day, as many as may be. Try again later.",
                 "too_many_requests",
-                seconds,
+                seconds_until_room(sent, "created_at", day),
             )
 
 

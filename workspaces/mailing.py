@@ -12,7 +12,6 @@ Bodies lie sealed (deploy.vault) and are erased once it is over: an invitation's
 import random
 import re
 import smtplib
-from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
 from email.utils import format_datetime, localtime
@@ -111,11 +110,6 @@ def call_back(key: str, why: str) -> None:
 def _wake(mail: OutgoingMail) -> None:
     """Have a worker send it once the transaction is in."""
     calls.after_commit(_SEND, [mail.pk])
-
-
-def pass_on(pks: Sequence[str]) -> None:
-    """Have other workers send these."""
-    calls.now(_SEND, pks)
 
 
 # --- sending -------------------------------------------------------------------------------------

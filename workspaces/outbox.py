@@ -5,7 +5,7 @@ workspaces.sending; losing that call loses nothing, because the beat looks for w
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -207,8 +207,3 @@ _SEND = "workspaces.tasks.send_webhook"
 def wake(*deliveries: Delivery, seconds: float = 0) -> None:
     """Have workers send them once the transaction is in, `seconds` later."""
     calls.after_commit(_SEND, [delivery.pk for delivery in deliveries], seconds)
-
-
-def pass_on(pks: Sequence[str]) -> None:
-    """Have other workers send these."""
-    calls.now(_SEND, pks)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from math import ceil
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -531,10 +532,18 @@ def _hold_to_rate(user: User) -> None:
     made = Activity.objects.filter(user=user, verb="created", at__gt=lately)
     if made.count() < settings.CREATIONS_PER_HOUR:
         return
-    oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
-    seconds = max(1, ceil((oldest - lately).total_seconds()))
+    seconds = seconds_until_room(made, "at", timedelta(hours=1))
     words = f"You made {settings.CREATIONS_PER_HOUR} workspaces within an hour, as many as you may."
     raise TooOften(f"{words} Try again later.", "too_many_creations", seconds)
+
+
+def seconds_until_room(made: QuerySet[Any], field: str, span: timedelta) -> int:
+    """Return in how many seconds the oldest of these, by its time in `field`, is older than `span`.
+
+    Then there is room for one more, where they are as many as there may be within that time.
+    """
+    oldest = made.order_by(field).values_list(field, flat=True).first() or timezone.now()
+    return max(1, ceil((oldest + span - timezone.now()).total_seconds()))
 
 
 def hold_to_restarts(workspace: Workspace, user: User) -> None:
@@ -545,8 +554,7 @@ def hold_to_restarts(workspace: Workspace, user: User) -> None:
     made = workspace.activities.filter(verb__in=_RESTARTS, at__gt=lately)
     if made.count() < RESTARTS_PER_HOUR:
         return
-    oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
-    seconds = max(1, ceil((oldest - lately).total_seconds()))
+    seconds = seconds_until_room(made, "at", timedelta(hours=1))
     words = (
         f"It was restarted, brought back or given a secret {RESTARTS_PER_HOUR} times within an "
         "hour, as often as it may be. Try again later."

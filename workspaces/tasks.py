@@ -14,11 +14,11 @@ from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
 from workspaces import (
+    calls,
     catalogue,
     change_runs,
     invitations,
     mailing,
-    outbox,
     plans,
     releases,
     rollouts,
@@ -114,14 +114,14 @@ def prune_images() -> None:
 @shared_task
 def send_webhook(pk: str, *others: str) -> None:
     """Send a webhook's message, if it is due. Other workers send the others meanwhile."""
-    outbox.pass_on(others)
+    calls.now(send_webhook.name, others)
     sending.send(pk)
 
 
 @shared_task
 def send_mail(pk: str, *others: str) -> None:
     """Send a mail, if it is due. Other workers send the others meanwhile."""
-    mailing.pass_on(others)
+    calls.now(send_mail.name, others)
     mailing.send(pk)
 
 

@@ -119,9 +119,9 @@ def test_every_number_leads_to_the_list_behind_it(operator: Client) -> None:
 NUMBERS = [
     r'<h2[^>]*><a href="([^"]+)">[^<]*</a>(?: <span class="quiet">[^<]*</span>)? '
     r'<span class="count[^"]*">([\d,]+)</span>',
-    r'<a href="([^"]+)"><span class="(?:numbers__value|codes__count)">([\d,]+)',
+    r'<a href="([^"]+)"><span class="(?:numbers__value|codes__count|count)[^"]*">([\d,]+)',
     r'<td><a href="([^"]+)">([\d,?]+)</a></td>',
-    r'<th scope="row"><a href="([^"]+)">[^<]*</a> <span class="quiet">([\d,]+)</span>',
+    r'<th scope="row"><a href="([^"]+)">[^<]*</a> <span class="quiet">([\d,]+)(?: times?)?</span>',
     r'<p><a href="([^"]+)">([\d,]+) signed up',
 ]
 
@@ -290,15 +290,15 @@ def test_what_is_promised_may_be_more_than_there_is_and_what_is_used_may_not(sta
     assert memory.is_short
 
 
-@pytest.mark.parametrize("found", ["q=node-1", "instance__node=node-1"])
+@pytest.mark.parametrize("found", ["q=node-1", "node=node-1"])
 def test_workspaces_are_found_by_their_node(operator: Client, found: str) -> None:
     for slug, name in (("here", "node-1"), ("there", "node-10")):
         workspace = factories.make_workspace(factories.make_user(), slug)
         Instance.objects.filter(pk=workspace.instance_id).update(node=name)
     response = operator.get(f"/admin/workspaces/workspace/?{found}")
     assert [row.slug for row in response.context["cl"].result_list] == ["here"]
-    assert "node-1</td>" in response.content.decode()
-    instances = operator.get(f"/admin/deploy/instance/?{found.removeprefix('instance__')}")
+    assert "on node-1</span>" in response.content.decode()
+    instances = operator.get(f"/admin/deploy/instance/?{found}")
     assert instances.context["cl"].result_count == 1
     page = operator.get(f"/admin/workspaces/workspace/{workspace.pk}/change/").content.decode()
     assert "<td>node-10</td>" in page
@@ -354,13 +354,13 @@ def test_others_get_the_lists_only(db: None) -> None:
 
 
 def test_plots_are_pictures_with_words() -> None:
-    drawn = plots.bars("Wakes <3", [0, 3, 6])
+    drawn = plots.bars([0, 3, 6], "Wakes <3")
     assert 'role="img"' in drawn
     assert "<title>Wakes &lt;3</title>" in drawn
     heights = [float(found) for found in re.findall(r'height="([\d.]+)"', drawn)]
     assert heights == [0.8, plots.HEIGHT / 2, plots.HEIGHT]
-    assert 'class="over"' in plots.share("Disk", 120, short=True)
-    assert 'width="100"' in plots.share("Disk", 120)
+    assert 'class="over"' in plots.share(120, "Disk", short=True)
+    assert 'width="100"' in plots.share(120, "Disk")
 
 
 # --- one workspace -------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ def _make_trouble(spaces: list[Workspace]) -> None:
     now = timezone.now()
     failing = Instance.objects.filter(attempts__gt=0).order_by("pk").values("pk")[:1]
     Instance.objects.filter(pk__in=failing).update(last_error="Its image is gone.")
+    Instance.objects.exclude(observed="absent").update(node="host-1")
     for n in range(5):
         factories.make_image(created_at=now - timedelta(hours=3 * n + 1))
     factories.make_image(
@@ -160,6 +161,7 @@ def test_operators_pages_can_be_read(
         "/admin/",
         "/admin/attention/",
         "/admin/attention/instance-failing/",
+        "/admin/queues/later/",
         listed,
         f"{listed}{fleet.pk}/change/",
         f"{listed}{fleet.pk}/suspend/",

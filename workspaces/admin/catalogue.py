@@ -12,10 +12,11 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from accounts.admin import operator
 from accounts.models import User
 from deploy.admin import ReadOnlyAdmin
 from workspaces import catalogue, deeds
-from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
+from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, refuse
 from workspaces.admin.forms import (
     AddPluginForm,
     ApproveForm,

@@ -12,11 +12,10 @@ from django.contrib.admin.widgets import AdminIntegerFieldWidget
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from accounts.admin import UserAdmin
+from accounts.admin import UserAdmin, operator
 from accounts.models import User
 from deploy.admin import ReadOnlyAdmin
 from workspaces import deeds, plans
-from workspaces.admin.deeds import operator
 from workspaces.models import Activity, Member, Plan, Role
 from workspaces.services import Refused
 

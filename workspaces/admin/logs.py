@@ -6,9 +6,9 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 
 from accounts import audit
+from accounts.admin import operator
 from deploy.admin import LogTailAdmin
 from deploy.models import LogTail
-from workspaces.admin.deeds import operator
 from workspaces.models import Workspace
 
 admin.site.unregister(LogTail)

@@ -8,7 +8,7 @@ from django.utils.safestring import SafeString
 WIDTH, HEIGHT, GAP = 280, 64, 2
 
 
-def bars(title: str, values: Sequence[int]) -> SafeString:
+def bars(values: Sequence[int], title: str) -> SafeString:
     """Return a bar for each value, the highest one as high as the plot. None of them is hidden."""
     most = max([*values, 1])
     step = WIDTH / len(values)
@@ -22,7 +22,7 @@ def bars(title: str, values: Sequence[int]) -> SafeString:
     return _picture(title, WIDTH, HEIGHT, marks)
 
 
-def share(title: str, percent: int, *, short: bool = False) -> SafeString:
+def share(percent: int, title: str, *, short: bool = False) -> SafeString:
     """Return a bar that is filled so far; what is more than all of it is full, and says so."""
     filled = min(100, max(0, percent))
     kind = "over" if short else "bar"

@@ -24,14 +24,15 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts import audit
+from accounts.admin import operator
 from accounts.models import User
 from deploy import logs
-from deploy.admin import ReadOnlyAdmin
+from deploy.admin import NodeFilter, ReadOnlyAdmin
 from deploy.finding import having_disk, having_status
 from deploy.models import Instance
 from deploy.states import MEBIBYTE, Desired, DiskLevel, Status
 from workspaces import attention, changes, deeds, events, history, operations, usage
-from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
+from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, refuse
 from workspaces.admin.filters import ChoiceFilter
 from workspaces.admin.workspace_deeds import DEEDS, MOST, Deed, Outcome, do
 from workspaces.models import Approval, Member, Plugin, Role, Workspace
@@ -134,6 +135,12 @@ class PluginFilter(admin.SimpleListFilter):
         return queryset.filter(pk__in=having.values("workspace"))
 
 
+class NodeOfWorkspaceFilter(NodeFilter):
+    """Those whose container is on a machine."""
+
+    prefix = "instance__"
+
+
 class ImageFilter(admin.SimpleListFilter):
     """Those whose instance has an image in its spec; any of them, by its number."""
 
@@ -167,7 +174,6 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         "owners",
         "plan",
         "version",
-        "node",
         "last_used",
     )
     list_filter = (
@@ -179,7 +185,7 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
         "release",
         PluginFilter,
         ImageFilter,
-        "instance__node",
+        NodeOfWorkspaceFilter,
         "instance__observed",
         "created_at",
     )
@@ -210,20 +216,16 @@ class WorkspaceAdmin(DeedsAdmin, ReadOnlyAdmin):
 
     @admin.display(description="status")
     def status(self, workspace: Workspace) -> SafeString:
-        """What people see."""
-        value = workspace.status.value
-        return format_html('<span class="state state--{0}">{0}</span>', value)
+        """What people see, and on which machine."""
+        value, node = workspace.status.value, workspace.instance.node
+        where = format_html(' <span class="quiet">on {}</span>', node) if node else ""
+        return format_html('<span class="state state--{0}">{0}</span>{1}', value, where)
 
     @admin.display(description="owners")
     def owners(self, workspace: Workspace) -> str:
         """Who owns it."""
         owning: list[Member] = getattr(workspace, "owning", [])
         return ", ".join(str(member.user) for member in owning)
-
-    @admin.display(description="node", ordering="instance__node")
-    def node(self, workspace: Workspace) -> str:
-        """Which machine its container is on."""
-        return workspace.instance.node
 
     @admin.display(description="last used", ordering="instance__last_used_at")
     def last_used(self, workspace: Workspace) -> str:

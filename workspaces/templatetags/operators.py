@@ -15,14 +15,14 @@ register = template.Library()
 def plot(series: Series) -> SafeString:
     """Draw one thing over time."""
     title = f"{series.title} in {series.span}: {series.total}, at most {series.most} at a time"
-    return plots.bars(title, [point.value for point in series.points])
+    return plots.bars([point.value for point in series.points], title)
 
 
 @register.simple_tag
 def share(one: Share) -> SafeString:
     """Draw how much is taken."""
     words = f"{one.title}: {one.percent} % taken"
-    return plots.share(words, one.percent, short=one.is_short)
+    return plots.share(one.percent, words, short=one.is_short)
 
 
 @register.filter
