@@ -471,9 +471,10 @@ def _workers(named: int) -> tuple[int, list[Item]]:
 
 
 def _host_unknown(named: int) -> tuple[int, list[Item]]:
-    if hosts.known().exists() or hosts.engine_silent_since():
-        return 0, []
     newest = HostFacts.objects.order_by("-at").first()
+    fresh = newest and newest.at > timezone.now() - hosts.FRESH
+    if fresh or (newest and hosts.engine_silent_since()):
+        return 0, []
     words = "No worker told lately what the engine's machine has."
     since = newest.at if newest else None
     return 1, [Item("host-unknown", "host", words, _list("deploy_hostfacts"), since)]
