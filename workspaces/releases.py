@@ -7,7 +7,7 @@ from functools import partial
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import BooleanField, Case, F, Q, QuerySet, When
 from django.utils import timezone
 
 from deploy import images, locks
@@ -110,7 +110,9 @@ def behind() -> QuerySet[Workspace]:
     )
     newest = Q(release__image__state=Image.State.READY, release__image__inputs__has_keys=_OURS)
     there = Workspace.objects.filter(newest, deleted_at=None)
-    return there.exclude(pk__in=there.filter(same).values("pk"))
+    # Not `exclude(same)`: of an image that says nothing of one part, that would be unknown.
+    current = Case(When(same, then=True), default=False, output_field=BooleanField())
+    return there.alias(current=current).filter(current=False)
 
 
 # --- which images are needed ---------------------------------------------------------------------
