@@ -165,7 +165,7 @@ def test_the_engine_is_silent(client: Client) -> None:
 def test_a_missing_migration(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_migrated", False)
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE name = '0004_audit'")
+        cursor.execute("DELETE FROM django_migrations WHERE name = '0005_audit_search'")
     checks = client.get("/readyz", headers=SHOWN).json()["checks"]
     assert checks["migrations"]["code"] == "migrations_missing"
 

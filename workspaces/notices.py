@@ -10,6 +10,7 @@ from typing import Any
 from allauth.account.models import EmailAddress
 from django.utils import timezone
 
+from accounts.names import OPERATOR
 from deploy.models import InstanceEvent
 from deploy.states import FAILED_AFTER_ATTEMPTS, Status
 from workspaces import history, mailing
@@ -74,6 +75,8 @@ def deletion(deed: Activity, purge_at: datetime) -> None:
     by = deed.user
     name = history.name_of(by, deed.workspace) if by else ""
     who = mailing.plain(name, address=by.email if by else "")
+    if who == OPERATOR:
+        who = who.capitalize()  # the words begin with it; a name or an address is written as it is
     if not _told_lately(deed.workspace, "deletion", QUIET_AFTER_DELETION):
         _tell(deed.workspace, "deletion", str(deed.pk), who=who, purge_at=purge_at)
 

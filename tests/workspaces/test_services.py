@@ -167,9 +167,9 @@ def accept(workspace: Workspace, owner: User, grace: User) -> None:
 def test_who_becomes_an_owner_needs_a_place_too(
     owner: User, make_owner: Callable[[Workspace, User, User], None]
 ) -> None:
-    Plan.objects.update(max_workspaces=1)
     grace = factories.make_user("grace@example.org")
     workspace, own = factories.make_workspace(owner), factories.make_workspace(grace)
+    Plan.objects.update(max_workspaces=1)
     factories.add_member(workspace, grace, Role.EDITOR)
     with pytest.raises(services.QuotaReached):
         make_owner(workspace, owner, grace)
