@@ -1,8 +1,9 @@
 """axe-core on pages that are open: light and dark, wide and narrow; and what a phone cuts off.
 
-A page is loaded once. All rules are asked at each width, and in the dark those of colours. Contrast
-takes axe longest, so it is asked once for each look that texts have: the same kind of element in
-the same colours on the same ground, as large and as bold, has the same contrast on every page.
+A page is loaded once, and all rules are asked at each width. Contrast takes axe longest, so it is
+asked once for each look that texts have: the same kind of element in the same colours on the same
+ground, as large and as bold, has the same contrast on every page. Where a page has texts of new
+looks, it is looked at in the dark too.
 """
 
 from typing import Literal
@@ -93,12 +94,10 @@ class Findings:
         """Let axe look at a page: in the dark and the light, wide and narrow."""
         page.evaluate(AXE_SCRIPT)
         page.evaluate(PREPARE, [CONTRAST, TRIES])
-        # Dark here only where there are texts of looks that no page had until now.
-        if self._run(page, name, "light", NARROW):
-            self._run(page, name, "dark", NARROW)
-        self._run(page, name, "dark", WIDE)
-        # The last, so that the next page is loaded like this.
-        self._run(page, name, "light", WIDE)
+        # Dark only where there are texts of looks that no page had until now.
+        for width in (NARROW, WIDE):
+            if self._run(page, name, "light", width):
+                self._run(page, name, "dark", width)
 
     def _run(self, page: Page, name: str, scheme: Literal["light", "dark"], width: int) -> bool:
         """Note what is wrong; return whether there were texts of looks that are new to us."""
