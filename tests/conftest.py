@@ -20,7 +20,7 @@ from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
 
 from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi
-from deploy import mounts
+from deploy import mounts, trace
 from deploy.engines import firewall, get_engine
 from deploy.engines.base import Engine
 from deploy.images import default_lock
@@ -133,6 +133,13 @@ def django_db_setup(
     with django_db_blocker.unblock():
         part_all_connections()
         teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture(autouse=True)
+def no_request() -> Iterator[None]:
+    """What a test's deeds belong to, outside of any request, the next test's do not."""
+    with trace.within():
+        yield
 
 
 @pytest.fixture
