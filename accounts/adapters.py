@@ -1,6 +1,7 @@
 """How allauth behaves here."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,13 +14,17 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialLogin
 from allauth.socialaccount.providers.base import AuthProcess
+from allauth.usersessions.adapter import DefaultUserSessionsAdapter
+from allauth.usersessions.models import UserSession
 from django import forms
 from django.conf import settings
+from django.db import transaction
 from django.http import HttpRequest
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
+from accounts import audit, came_for
 from accounts.addresses import is_claimed, is_taken, release_claims
 from accounts.models import Profile, User
 
@@ -63,6 +68,16 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return url_has_allowed_host_and_scheme(
             url, {urlsplit(settings.CLOUD_URL).netloc}, require_https=settings.SECURE
         )
+
+    def get_login_redirect_url(self, request: HttpRequest) -> str:
+        """Where people go who signed in, and did not say where to."""
+        path = came_for.path_in(request)
+        usual: str = super().get_login_redirect_url(request)
+        return path if path and self.is_safe_url(path) else usual
+
+    def get_signup_redirect_url(self, request: HttpRequest) -> str:
+        """Where new people go."""
+        return self.get_login_redirect_url(request)
 
     # Links in mails come from the setting, not from what a request says that our host is.
 
@@ -142,6 +157,18 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         """Tell the operator why; the person sees a page that says what to do."""
         if exception is not None:
             log.warning("sign-in with %s failed: %s", provider, exception)
+
+
+class SessionsAdapter(DefaultUserSessionsAdapter):  # type: ignore[misc]
+    """The list of places where somebody is signed in."""
+
+    def end_sessions(self, sessions: Iterable[UserSession]) -> None:
+        """End them: the people's own wish."""
+        ended = list(sessions)
+        with transaction.atomic():
+            super().end_sessions(ended)
+            if ended:
+                audit.note(ended[0].user, "ended_sessions", ended[0].user)
 
 
 class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]

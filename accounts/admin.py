@@ -1,6 +1,6 @@
 """Users, for operators."""
 
-from typing import Any
+from typing import Any, cast
 
 import allauth.account.admin
 import allauth.mfa.admin
@@ -12,33 +12,37 @@ from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import AdminPasswordChangeForm, ReadOnlyPasswordHashField
-from django.contrib.auth.password_validation import validate_password
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Prefetch, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
 
-from accounts import api_tokens
+from accounts import api_tokens, audit, audit_log
 from accounts.addresses import is_taken, release_claims
-from accounts.forms import ResetPasswordForm
-from accounts.models import ApiToken, Profile, User, UserQuerySet
+from accounts.forms import LinkForm
+from accounts.models import ApiToken, AuditEntry, Profile, User, UserQuerySet
 from accounts.sessions import end_sessions
 
-# Keys of second factors and provider tokens are nobody's to read, and Google is set up in the
-# settings: a second application here would break signing in. Sessions are on the user's page.
-for model in (SocialApp, SocialToken, Authenticator, UserSession):
+# By what people sign in, operators do not write: whoever could add an address or a Google account
+# to a person could be that person. Keys of second factors and provider tokens are nobody's to read,
+# and Google is set up in the settings. What there is to see is on the user's page.
+for model in (EmailAddress, SocialAccount, SocialApp, SocialToken, Authenticator, UserSession):
     admin.site.unregister(model)
+# Whoever may change a group that they are in gives themselves what they like.
+admin.site.unregister(Group)
 
 
 class AddUserForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Make a user with an address, so that they can sign in."""
+    """Make a user with an address. They choose the password, and verify the address, themselves."""
 
-    email = forms.EmailField(help_text="Counts as verified: make sure that it is theirs.")
-    password = forms.CharField(
-        required=False,
-        strip=False,
-        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        help_text="Leave it empty and send a reset link: then only they know it.",
+    email = forms.EmailField(
+        help_text="They are mailed a link to choose a password. When they sign in for the first "
+        "time, they confirm the address."
     )
 
     class Meta:
@@ -52,17 +56,10 @@ class AddUserForm(forms.ModelForm):  # type: ignore[type-arg]
             raise forms.ValidationError("Somebody has this address already.")
         return email
 
-    def clean_password(self) -> str:
-        """Empty, or strong enough."""
-        password: str = self.cleaned_data["password"]
-        if password:
-            validate_password(password)
-        return password
-
     def save(self, commit: bool = True) -> User:
         """Return the user; the address follows in UserAdmin.save_related."""
         user: User = super().save(commit=False)
-        user.set_password(self.cleaned_data["password"] or None)
+        user.set_password(None)
         if commit:
             user.save()
         return user
@@ -71,31 +68,13 @@ class AddUserForm(forms.ModelForm):  # type: ignore[type-arg]
 class ChangeUserForm(forms.ModelForm):  # type: ignore[type-arg]
     """A user's own few fields."""
 
-    password = ReadOnlyPasswordHashField(
-        help_text="To help somebody who forgot theirs, send a reset link from the list of users."
-    )
-
     class Meta:
         model = User
-        fields = ("password", "is_active", "is_staff", "is_superuser", "groups", "user_permissions")
-
-
-class SetPasswordForm(AdminPasswordChangeForm):  # type: ignore[type-arg]
-    """Give somebody another password; it signs them out everywhere."""
-
-    def save(self, commit: bool = True) -> User:
-        user: User = super().save(commit)
-        end_sessions(user)
-        return user
+        fields = ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")
 
 
 class ProfileInline(admin.StackedInline):  # type: ignore[type-arg]
     model = Profile
-
-
-class EmailAddressInline(admin.TabularInline):  # type: ignore[type-arg]
-    model = EmailAddress
-    extra = 0
 
 
 class _ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -107,6 +86,14 @@ class _ReadOnlyInline(admin.TabularInline):  # type: ignore[type-arg]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class EmailAddressInline(_ReadOnlyInline):
+    """Addresses can be taken from somebody, never given: they give their own, and verify them."""
+
+    model = EmailAddress
+    can_delete = True
+    fields = readonly_fields = ("email", "verified", "primary")
 
 
 class GoogleInline(_ReadOnlyInline):
@@ -149,6 +136,27 @@ class TokenInline(_ReadOnlyInline):
     )
 
 
+# What each flag of a user is called in the audit log when it is given, and when it is taken.
+_FLAGS = {
+    "is_active": ("activated_user", "deactivated_user"),
+    "is_staff": ("made_operator", "unmade_operator"),
+    "is_superuser": ("made_superuser", "unmade_superuser"),
+}
+
+
+def operator(request: HttpRequest) -> User:
+    """Return who is signed in: the admin lets nobody else come here."""
+    return cast("User", request.user)
+
+
+def _permissions_of(user: User) -> dict[str, list[str]]:
+    """Return a user's groups and permissions by their names."""
+    return {
+        "groups": sorted(user.groups.values_list("name", flat=True)),
+        "permissions": sorted(user.user_permissions.values_list("codename", flat=True)),
+    }
+
+
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     """People who can sign in, found by any of their addresses."""
@@ -160,16 +168,15 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     ordering = ("-id",)
     readonly_fields = ("created", "last_login")
     fieldsets = (
-        (None, {"fields": ("password", "is_active", "created", "last_login")}),
+        (None, {"fields": ("is_active", "created", "last_login")}),
         (
             "May do",
             {"fields": ("is_staff", "is_superuser", "groups", "user_permissions")},
         ),
     )
-    add_fieldsets = ((None, {"fields": ("email", "password", "is_staff")}),)
+    add_fieldsets = ((None, {"fields": ("email", "is_staff")}),)
     form = ChangeUserForm
     add_form = AddUserForm
-    change_password_form = SetPasswordForm
     inlines = (
         ProfileInline,
         EmailAddressInline,
@@ -186,6 +193,12 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         "revoke_tokens",
         "remove_second_factors",
     )
+
+    def user_change_password(
+        self, request: HttpRequest, id: str, form_url: str = ""
+    ) -> HttpResponse:
+        """Say no: who knows a password can act as its user. They are mailed a link instead."""
+        raise PermissionDenied
 
     def get_queryset(self, request: HttpRequest) -> UserQuerySet:
         """Users with their names, in one query."""
@@ -220,14 +233,36 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
             "user_permissions",
         )
 
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Write down who becomes an operator, or no longer is one."""
+        before = User.objects.filter(pk=obj.pk).first() or User()
+        super().save_model(request, obj, form, change)
+        for flag, (given, taken) in _FLAGS.items():
+            now = getattr(obj, flag)
+            if now != getattr(before, flag):
+                audit.note(operator(request), given if now else taken, obj)
+
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Give a new user their address."""
+        """Give a new user their address, and mail them the way in."""
+        before = _permissions_of(form.instance)
         super().save_related(request, form, formsets, change)
+        if change and (now := _permissions_of(form.instance)) != before:
+            audit.note(operator(request), "changed_permissions", form.instance, detail=now)
         if not change:
             email = form.cleaned_data["email"]
             release_claims(email)
-            EmailAddress.objects.create(
-                user=form.instance, email=email, verified=True, primary=True
+            EmailAddress.objects.create(user=form.instance, email=email, primary=True)
+            self._mail_link(request, form.instance)
+
+    def _mail_link(self, request: HttpRequest, user: User) -> None:
+        form = LinkForm({"email": user.email})
+        if form.is_valid() and form.users:
+            form.save(request)
+            audit.note(operator(request), "mailed_reset_link", user)
+            self.message_user(request, f"Mailed a link to {user.email}.")
+        else:
+            self.message_user(
+                request, f"{user}: not active, or without verified address.", messages.WARNING
             )
 
     def _theirs(self, request: HttpRequest, users: QuerySet[User]) -> list[User]:
@@ -242,7 +277,9 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         users = [user for user in self._theirs(request, queryset) if user.pk != request.user.pk]
         for user in users:
             user.is_active = False
-            user.save(update_fields=["is_active"])
+            with transaction.atomic():
+                user.save(update_fields=["is_active"])
+                audit.note(operator(request), "deactivated_user", user)
         self.message_user(request, f"Deactivated: {len(users)}. (Never yourself.)")
 
     @admin.action(description="Activate", permissions=["change"])
@@ -250,33 +287,29 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
         users = self._theirs(request, queryset)
         for user in users:
             user.is_active = True
-            user.save(update_fields=["is_active"])
+            with transaction.atomic():
+                user.save(update_fields=["is_active"])
+                audit.note(operator(request), "activated_user", user)
         self.message_user(request, f"Activated: {len(users)}.")
 
     @admin.action(description="Mail a link to choose a new password", permissions=["change"])
     def send_reset_link(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         for user in self._theirs(request, queryset):
-            form = ResetPasswordForm({"email": user.email})
-            if form.is_valid() and form.users:
-                form.save(request)
-                self.message_user(request, f"Mailed a link to {user.email}.")
-            else:
-                self.message_user(
-                    request, f"{user}: not active, or without verified address.", messages.WARNING
-                )
+            self._mail_link(request, user)
 
     @admin.action(description="Sign out everywhere", permissions=["change"])
     def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        ended = sum(
-            end_sessions(user, keep=request.session.session_key)
-            for user in self._theirs(request, queryset)
-        )
+        ended = 0
+        for user in self._theirs(request, queryset):
+            with transaction.atomic():
+                ended += end_sessions(user, keep=request.session.session_key)
+                audit.note(operator(request), "ended_sessions", user)
         self.message_user(request, f"Sessions ended: {ended}.")
 
     @admin.action(description="Revoke all their API tokens", permissions=["change"])
     def revoke_tokens(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         ended = sum(
-            api_tokens.revoke(token)
+            api_tokens.revoke(token, by=operator(request))
             for user in self._theirs(request, queryset)
             for token in api_tokens.good(user)
         )
@@ -287,10 +320,82 @@ class UserAdmin(DjangoUserAdmin):  # type: ignore[type-arg]
     )
     def remove_second_factors(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         users = self._theirs(request, queryset)
-        Authenticator.objects.filter(user__in=users).delete()
         for user in users:
-            end_sessions(user, keep=request.session.session_key)
+            with transaction.atomic():
+                Authenticator.objects.filter(user=user).delete()
+                end_sessions(user, keep=request.session.session_key)
+                audit.note(operator(request), "removed_second_factors", user)
         self.message_user(request, f"Second factors removed: {len(users)} people.")
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin):
+    """What groups of operators may do: for those to say who may do everything."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return bool(request.user.is_superuser)
+
+
+@admin.register(AuditEntry)
+class AuditAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Who did what, newest first, and all of it as a file. It is a record: nobody changes it."""
+
+    list_display = ("at", "who", "verb", "kind", "label", "via", "address")
+    list_filter = ("by_operator", "via", "at")
+    search_fields = ("verb",)  # there is a search: see get_search_results
+    search_help_text = (
+        "Exactly: a verb, what a thing is called, an email address, the id of a user, thing, "
+        "workspace or request, or an address on the net"
+    )
+    ordering = ("-id",)
+    list_per_page = 50
+    show_full_result_count = False
+    fields = readonly_fields = tuple(field.name for field in AuditEntry._meta.fields)
+
+    @admin.display(description="who")
+    def who(self, entry: AuditEntry) -> str:
+        return entry.actor_email or entry.actor_name or "-"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[AuditEntry], search_term: str
+    ) -> tuple[QuerySet[AuditEntry], bool]:
+        """Find what is called so. Django would compare columns as text, which no index serves."""
+        term = search_term.strip()
+        return (queryset.filter(audit_log.called(term)) if term else queryset), False
+
+    def get_urls(self) -> list[URLPattern]:
+        """Put the files' addresses before Django's own, which would swallow them."""
+        files = path(
+            "export/<str:form>/",
+            self.admin_site.admin_view(self.export),
+            name="accounts_auditentry_export",
+        )
+        return [files, *super().get_urls()]
+
+    def export(self, request: HttpRequest, form: str) -> StreamingHttpResponse:
+        """Return what the list shows, all pages of it, as a file."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if form not in audit_log.FORMS:
+            raise Http404
+        found = self.get_changelist_instance(request).get_queryset(request)
+        audit.note(operator(request), "exported_audit", detail={"query": request.GET.dict()})
+        return audit_log.export(found, form, f"audit-{timezone.now():%Y-%m-%d}")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
+        return False
 
 
 @admin.register(ApiToken)
@@ -331,5 +436,5 @@ class TokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         tokens = queryset
         if not request.user.is_superuser:
             tokens = tokens.filter(user__is_superuser=False)
-        ended = sum(api_tokens.revoke(token) for token in tokens)
+        ended = sum(api_tokens.revoke(token, by=operator(request)) for token in tokens)
         self.message_user(request, f"Tokens revoked: {ended}.")

@@ -21,7 +21,9 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from accounts import audit, origin
 from accounts.models import ApiToken, User
+from accounts.origin import Via
 
 PREFIX = "cloudapp_"
 HINT = len(PREFIX) + 6
@@ -53,8 +55,9 @@ WORDS: dict[Scope, str] = {
     Scope.LIFECYCLE: "Create, change, start, stop and delete workspaces; webhooks",
     Scope.PLUGINS: "Change which plugins a workspace has",
     Scope.SECRETS: "Set and remove secrets (their values can never be read)",
-    Scope.MEMBERS: "Change who belongs to a workspace",
-    Scope.DATA: "Change the data inside a workspace, as far as your role allows",
+    Scope.MEMBERS: "Change who belongs to a workspace, and make others its owners",
+    Scope.DATA: "Change the data inside a workspace, as far as your role allows; "
+    "with lifecycle, also who may read it",
     Scope.OPERATOR: "For operators: everything across all customers",
 }
 
@@ -137,7 +140,19 @@ def create(
             expires_at=expires_at,
             parent=parent,
         )
+        audit.note(_by_hand(user), "made_token", token, workspace=only, detail=_told(token))
     return token, text
+
+
+def _told(token: ApiToken) -> dict[str, object]:
+    """Return what the audit log keeps of a token."""
+    expires = token.expires_at.isoformat() if token.expires_at else None
+    return {"of_user": token.user_id, "scopes": token.scopes, "expires_at": expires}
+
+
+def _by_hand(user: User | None) -> User | None:
+    """Return who does it: nobody that we know, at a shell."""
+    return None if origin.current().via is Via.COMMAND else user
 
 
 def _lock_tokens_of(user_id: int) -> None:
@@ -228,10 +243,11 @@ def note_use(token: ApiToken) -> None:
 
 
 @transaction.atomic
-def revoke(token: ApiToken) -> int:
+def revoke(token: ApiToken, by: User | None = None) -> int:
     """End a token at once, and all that were made with it. Return how many that are.
 
-    One that is being made with it is waited for, and ends as well.
+    One that is being made with it is waited for, and ends as well. `by` is who does it, by default
+    its user.
     """
     _lock_tokens_of(token.user_id)
     found, generation = [token.pk], [token.pk]
@@ -240,7 +256,13 @@ def revoke(token: ApiToken) -> int:
         generation = list(children.values_list("pk", flat=True))
         found += generation
     live = ApiToken.objects.filter(pk__in=found, revoked_at=None)
-    return live.update(revoked_at=timezone.now())
+    ended = live.update(revoked_at=timezone.now())
+    if ended:
+        told = {**_told(token), "ended": ended}
+        audit.note(
+            by or _by_hand(token.user), "revoked_token", token, workspace=token.only, detail=told
+        )
+    return ended
 
 
 def prune() -> None:

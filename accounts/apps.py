@@ -11,3 +11,5 @@ class AccountsConfig(AppConfig):
     def ready(self) -> None:
         # Receivers can only be connected once every model is there.
         import_module("accounts.signals")
+        import_module("accounts.witness")
+        import_module("accounts.audit").hear_the_admin()

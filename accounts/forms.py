@@ -3,18 +3,20 @@
 from typing import Any
 
 from allauth.account.adapter import get_adapter
+from allauth.account.forms import ChangePasswordForm as AllauthChangePasswordForm
 from allauth.account.forms import ResetPasswordForm as AllauthResetPasswordForm
+from allauth.account.forms import ResetPasswordKeyForm as AllauthResetPasswordKeyForm
 from allauth.account.forms import SignupForm as AllauthSignupForm
 from allauth.account.models import EmailAddress
 from allauth.mfa.webauthn.forms import AddWebAuthnForm as AllauthAddKeyForm
 from allauth.socialaccount.forms import SignupForm as AllauthGoogleSignupForm
 from django import forms
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.hashers import make_password
+from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX, make_password
 from django.http import HttpRequest
 
 from accounts.addresses import is_taken
-from accounts.models import Profile
+from accounts.models import Profile, User
 
 
 class _UnverifiedIsNobodys(forms.Form):
@@ -52,6 +54,51 @@ class ResetPasswordForm(AllauthResetPasswordForm):  # type: ignore[misc]
             email=email.lower(), verified=True, user__is_active=True
         )
         self.users = [address.user for address in owners.select_related("user")]
+        return email
+
+
+class _PlainLabels(forms.Form):
+    """Labels in the case of all our others."""
+
+    LABELS = {
+        "oldpassword": "Current password",
+        "password1": "New password",
+        "password2": "New password, once more",
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in self.LABELS.keys() & self.fields.keys():
+            self.fields[name].label = self.LABELS[name]
+
+
+class ChangePasswordForm(_PlainLabels, AllauthChangePasswordForm):  # type: ignore[misc]
+    """Change the password that one knows."""
+
+
+class ResetPasswordKeyForm(_PlainLabels, AllauthResetPasswordKeyForm):  # type: ignore[misc]
+    """Choose a new password, by a link from a mail."""
+
+
+class LinkForm(ResetPasswordForm):
+    """An operator has the link sent: also to whom operators made a user for, and who did not come.
+
+    Such a user has no password, no Google account and never signed in, so nobody else waits in it
+    for the owner of the mailbox to come.
+    """
+
+    def clean_email(self) -> str:
+        email: str = super().clean_email()
+        if not self.users:
+            self.users = list(
+                User.objects.filter(
+                    emailaddress__email=email.lower(),
+                    is_active=True,
+                    last_login=None,
+                    password__startswith=UNUSABLE_PASSWORD_PREFIX,
+                    socialaccount=None,
+                )
+            )
         return email
 
 

@@ -167,3 +167,51 @@ class ApiUserBudget(models.Model):
 
     def __str__(self) -> str:
         return f"budget of user {self.user_id}"
+
+
+class AuditEntry(models.Model):
+    """Who did what to what, from where, when. accounts.audit writes it; nothing changes it.
+
+    It outlives all that it tells of: ids without foreign keys, and beside them what people and
+    things were called then. Its triggers refuse UPDATE, DELETE and TRUNCATE.
+    """
+
+    at = models.DateTimeField(default=timezone.now, editable=False)
+    # A user's number; None for strangers and for our own machinery.
+    actor = models.BigIntegerField(null=True, blank=True, editable=False)
+    actor_name = models.CharField(max_length=254, blank=True, editable=False)
+    actor_email = models.CharField(max_length=254, blank=True, editable=False)
+    by_operator = models.BooleanField(default=False, editable=False)
+    # One of accounts.origin.Via, and the name of the token, command or task.
+    via = models.CharField(max_length=10, editable=False)
+    via_name = models.CharField(max_length=120, blank=True, editable=False)
+    address = models.GenericIPAddressField(null=True, blank=True, editable=False)
+    request_id = models.CharField(max_length=64, blank=True, editable=False)
+    verb = models.CharField(max_length=40, editable=False)
+    kind = models.CharField(max_length=40, blank=True, editable=False)
+    object_id = models.CharField(max_length=64, blank=True, editable=False)
+    label = models.CharField(max_length=200, blank=True, editable=False)
+    workspace = models.UUIDField(null=True, blank=True, editable=False)
+    detail = models.JSONField(default=dict, editable=False)
+
+    class Meta:
+        verbose_name_plural = "audit log"
+        ordering: ClassVar[list[str]] = ["-id"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(
+                fields=["workspace", "id"],
+                name="audit_of_workspace",
+                condition=models.Q(workspace__isnull=False),
+            ),
+            models.Index(fields=["actor", "id"], name="audit_of_actor"),
+            models.Index(fields=["verb", "at"], name="audit_of_verb"),
+            models.Index(fields=["request_id"], name="audit_of_request"),
+            models.Index(fields=["at"], name="audit_by_time"),
+            models.Index(fields=["actor_email"], name="audit_of_email"),
+            models.Index(fields=["label"], name="audit_of_label"),
+            models.Index(fields=["object_id"], name="audit_of_object"),
+            models.Index(fields=["address"], name="audit_of_address"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.label}".strip()

@@ -10,12 +10,14 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 
+from accounts import audit
 from accounts.forms import ConfirmForm, ProfileForm
 from accounts.models import Profile, User
 
@@ -41,8 +43,13 @@ def profile(request: HttpRequest) -> HttpResponse:
     user = get_object_or_404(User, pk=request.user.pk)
     mine = Profile.objects.filter(user=user).first() or Profile(user=user)
     form = ProfileForm(request.POST or None, instance=mine)
+    before = mine.display_name
     if request.method == "POST" and form.is_valid():
-        form.save()
+        with transaction.atomic():
+            name = form.save().display_name
+            if name != before:
+                words = f"from “{before}” to “{name}”"
+                audit.note(user, "changed_name", user, detail={"words": words})
         messages.success(request, "Your profile is saved.")
         return redirect("account_profile")
     return render(request, "account/profile.html", {"form": form})

@@ -37,6 +37,11 @@ def _secret_problems(settings: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
+def _token_problems(settings: Mapping[str, Any]) -> Iterator[str]:
+    if 0 < len(settings["METRICS_TOKEN"]) < MIN_SECRET:
+        yield f"METRICS_TOKEN is too weak: use {MIN_SECRET} or more random characters, or none."
+
+
 def _local_problems(settings: Mapping[str, Any]) -> Iterator[str]:
     for name in ("CLOUD_HOST", "APPS_HOST"):
         if not _is_loopback(settings[name]):
@@ -67,9 +72,12 @@ def problems(settings: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     if settings["ENDPOINT_KIND"] not in ("unix", "tcp"):
         found.append("ENDPOINT_KIND must be unix or tcp.")
+    if settings["LOG_FORMAT"] not in ("json", "text"):
+        found.append("LOG_FORMAT must be json or text.")
     if settings["DEBUG"]:
         return found
     found += _secret_problems(settings)
+    found += _token_problems(settings)
     hosts = settings["ALLOWED_HOSTS"]
     if not hosts or any(host in ("*", ".") for host in hosts):
         found.append(

@@ -55,7 +55,7 @@ INSTALLED_APPS = [
     "accounts.apps.AccountsConfig",
     "workspaces.apps.WorkspacesConfig",
     "deploy.apps.DeployConfig",
-    "django.contrib.admin",
+    "workspaces.apps.OperatorsConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -72,6 +72,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "cloudapp.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -90,6 +91,7 @@ WSGI_APPLICATION = "cloudapp.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = "cloudapp.formats"
 USE_TZ = True
 
 TEMPLATES: list[dict[str, Any]] = [
@@ -156,7 +158,10 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TIMEZONE = TIME_ZONE
 # Work that a person waits for never queues behind work that nobody watches, and neither behind
 # builds, which take minutes, nor behind what waits for other people's machines.
-CELERY_TASK_QUEUES = [Queue("now"), Queue("later"), Queue("builds"), Queue("outside")]
+# So many minutes may pass until a beat that was put into it comes through: what is before it may
+# take so long. Longer, and nobody works it off.
+QUEUE_MINUTES = {"now": 2, "outside": 5, "later": 10, "builds": 30}
+CELERY_TASK_QUEUES = [Queue(name) for name in QUEUE_MINUTES]
 CELERY_TASK_DEFAULT_QUEUE = "now"
 CELERY_TASK_ROUTES = {
     "deploy.tasks.reconcile": {"queue": "now"},
@@ -167,12 +172,18 @@ CELERY_TASK_ROUTES = {
     "workspaces.tasks.read_plugin": {"queue": "builds"},
     "workspaces.tasks.run_change": {"queue": "builds"},
     "workspaces.tasks.send_webhook": {"queue": "outside"},
+    "workspaces.tasks.send_mail": {"queue": "outside"},
     "*": {"queue": "later"},
 }
 SWEEP_SECONDS: float = env.float("SWEEP_SECONDS", default=10.0)
 # How soon a task that was lost is sent again, and a dead worker's change taken up.
 TAKE_UP_SECONDS: float = env.float("TAKE_UP_SECONDS", default=15.0)
 SPARES_SECONDS: float = env.float("SPARES_SECONDS", default=5.0)
+# How often it is looked for workspaces whose limits are not those of their plan.
+PLAN_CHECK_SECONDS: float = env.float("PLAN_CHECK_SECONDS", default=15.0)
+# How often what runs is asked how much it uses, and for how long that is kept.
+DISK_CHECK_SECONDS: float = env.float("DISK_CHECK_SECONDS", default=60.0)
+USAGE_DAYS: int = env.int("USAGE_DAYS", default=30)
 CELERY_BEAT_SCHEDULE = {
     "sweep": {
         "task": "deploy.tasks.sweep",
@@ -184,10 +195,36 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": env.float("IDLE_CHECK_SECONDS", default=30.0),
         "options": {"expires": 30},
     },
+    "measure": {
+        "task": "deploy.tasks.measure",
+        "schedule": DISK_CHECK_SECONDS,
+        "options": {"expires": DISK_CHECK_SECONDS},
+    },
+    "follow-plans": {
+        "task": "workspaces.tasks.follow_plans",
+        "schedule": PLAN_CHECK_SECONDS,
+        "options": {"expires": PLAN_CHECK_SECONDS},
+    },
     "keep-spares": {
         "task": "workspaces.tasks.keep_spares",
         "schedule": SPARES_SECONDS,
         "options": {"expires": SPARES_SECONDS},
+    },
+    "look-at-host": {
+        "task": "deploy.tasks.look_at_host",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    # Each says by a row that its queue is worked off: see workspaces.attention.
+    **{
+        f"beat-of-{queue}": {
+            "task": "deploy.tasks.beat_of",
+            "args": [queue],
+            "schedule": 20.0,
+            # It waits its turn: with a backlog, and still in time, the queue is worked off.
+            "options": {"queue": queue, "expires": 60 * minutes},
+        }
+        for queue, minutes in QUEUE_MINUTES.items()
     },
     "take-up": {
         "task": "workspaces.tasks.take_up",
@@ -222,6 +259,12 @@ CELERY_BEAT_SCHEDULE = {
 API_REQUESTS_PER_MINUTE: int = env.int("API_REQUESTS_PER_MINUTE", default=600)
 # Of one user, beside what the plan allows to have.
 CREATIONS_PER_HOUR: int = env.int("CREATIONS_PER_HOUR", default=30)
+# How long an invitation's link is good.
+INVITATION_DAYS: int = env.int("INVITATION_DAYS", default=7)
+# Nobody sends spam by us: so many invitations may be open in one workspace, and so many mails with
+# one may one person have sent in a day.
+INVITATIONS_OPEN: int = env.int("INVITATIONS_OPEN", default=50)
+INVITATIONS_PER_DAY: int = env.int("INVITATIONS_PER_DAY", default=50)
 # How many requests of one process may wait for something to come true, and of one user.
 API_HOLDS: int = env.int("API_HOLDS", default=12)
 API_HOLDS_PER_USER: int = env.int("API_HOLDS_PER_USER", default=20)
@@ -240,6 +283,8 @@ START_TIMEOUT_SECONDS: float = env.float("START_TIMEOUT_SECONDS", default=60.0)
 SWITCH_SECONDS: float = env.float("SWITCH_SECONDS", default=12.0)
 # Of one workspace: builds take turns, and nobody may have all of them.
 CHANGES_PER_HOUR: int = env.int("CHANGES_PER_HOUR", default=20)
+# How long an operator's approval of a plugin is good; 0: for ever.
+APPROVAL_DAYS: int = env.int("APPROVAL_DAYS", default=365)
 STOP_TIMEOUT_SECONDS: int = env.int("STOP_TIMEOUT_SECONDS", default=30)
 LEASE_SECONDS: float = env.float("LEASE_SECONDS", default=30.0)
 DELETE_GRACE_SECONDS: int = env.int("DELETE_GRACE_SECONDS", default=7 * 86400)
@@ -305,7 +350,9 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_FORMS = {
     "signup": "accounts.forms.SignupForm",
+    "change_password": "accounts.forms.ChangePasswordForm",
     "reset_password": "accounts.forms.ResetPasswordForm",
+    "reset_password_from_key": "accounts.forms.ResetPasswordKeyForm",
 }
 # Nobody learns from our answers who has an account here. "strict" also lets several people claim
 # the same address until one of them has verified it: see accounts/addresses.py.
@@ -361,6 +408,7 @@ MFA_FORMS = {"add_webauthn": "accounts.forms.AddKeyForm"}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "cloudapp"
+USERSESSIONS_ADAPTER = "accounts.adapters.SessionsAdapter"
 USERSESSIONS_TRACK_ACTIVITY = True  # by accounts.middleware
 
 # --- cookies, headers, files, mail, logs ---------------------------------------------------------
@@ -394,7 +442,6 @@ CONTENT_SECURITY_POLICY = {
 
 STATIC_URL = "/static/"
 STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles")))
-STATICFILES_DIRS = [BASE_DIR / "cloudapp" / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
@@ -413,17 +460,33 @@ if MAIL_DIR:
     EMAIL_FILE_PATH = MAIL_DIR
 else:
     vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+# A mail server that says nothing must not keep a worker, or somebody who signs up, for ever.
+EMAIL_TIMEOUT = 30
 
+# What Prometheus shows to read /metrics; without it there is none.
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="").strip()
+
+# json for programs, text for people.
+LOG_FORMAT: str = env.str("LOG_FORMAT", default="text" if LOCAL or DEBUG else "json")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "json": {"()": "cloudapp.logs.JsonFormatter"},
+        "text": {
+            "()": "cloudapp.logs.TextFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        },
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
         "django.server": {"level": "WARNING"},
         "celery": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        # A line for each request and each task: for following one, not for watching.
+        "cloudapp.requests": {"level": "INFO" if LOG_FORMAT == "json" else "WARNING"},
+        "cloudapp.tasks": {"level": "INFO" if LOG_FORMAT == "json" else "WARNING"},
     },
 }
 

@@ -12,7 +12,16 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from deploy.models import Image, Instance, InstanceEvent, LogTail, Orphan
+from deploy.finding import ASKED_FOR_NEW, ASKED_TO_WAKE, UP
+from deploy.models import (
+    Heartbeat,
+    HostFacts,
+    Image,
+    Instance,
+    InstanceEvent,
+    LogTail,
+    Orphan,
+)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -48,8 +57,44 @@ class TroubleFilter(admin.SimpleListFilter):
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[Instance]
     ) -> QuerySet[Instance] | None:
-        """Keep those that failed since they last worked."""
-        return queryset.filter(attempts__gt=0) if self.value() == "yes" else None
+        """Keep those that failed since they last worked, and are still there."""
+        failing = queryset.filter(attempts__gt=0, purged_at=None)
+        return failing if self.value() == "yes" else None
+
+
+class UpFilter(admin.SimpleListFilter):
+    """Instances that use memory and processors now."""
+
+    title = "container"
+    parameter_name = "up"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer one choice."""
+        return [("yes", "runs or is paused")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[Instance]
+    ) -> QuerySet[Instance] | None:
+        """Keep those whose container is up."""
+        return queryset.filter(UP, purged_at=None) if self.value() == "yes" else None
+
+
+class NodeFilter(admin.SimpleListFilter):
+    """Instances by the machine that they are on; `prefix` leads to them from the rows of a list."""
+
+    title = "node"
+    parameter_name = "node"
+    prefix = ""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer the machines on which there is any."""
+        there = Instance.objects.filter(purged_at=None).exclude(node="").order_by("node")
+        return [(node, node) for node in there.values_list("node", flat=True).distinct()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        """Keep those on it."""
+        value = self.value()
+        return queryset.filter(**{f"{self.prefix}node": value}) if value else None
 
 
 @admin.register(Instance)
@@ -64,6 +109,7 @@ class InstanceAdmin(ReadOnlyAdmin):
         "observed",
         "ready",
         "spare",
+        "node",
         "generation",
         "attempts",
         "last_used_at",
@@ -75,16 +121,22 @@ class InstanceAdmin(ReadOnlyAdmin):
         "stop_reason",
         "ready",
         "spare",
+        NodeFilter,
         TroubleFilter,
+        UpFilter,
         "created_at",
     )
-    search_fields = ("id", "volume", "image__reference", "last_error")
-    search_help_text = "An id, a volume, an image or an error"
+    search_fields = ("id", "volume", "image__reference", "last_error", "=node")
+    search_help_text = "An id, a volume, an image, an error or a node"
     ordering = ("-created_at",)
     list_select_related = ("image",)
     # The key opens the instance's door, so it is shown to nobody.
     exclude = ("key",)
     readonly_fields = ("status", "what_happened")
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Let the front page link to those with one cause."""
+        return lookup == "last_error" or super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
     @admin.display(description="status")
     def status(self, instance: Instance) -> str:
@@ -98,14 +150,32 @@ class InstanceAdmin(ReadOnlyAdmin):
         return format_html('<a href="{}?instance={}">its events</a>', address, instance.pk)
 
 
+class AskedFilter(admin.SimpleListFilter):
+    """Events with which people began to wait."""
+
+    title = "people waited for"
+    parameter_name = "asked"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer what they wait for."""
+        return [("new", "a new workspace"), ("awake", "one that slept")]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[InstanceEvent]
+    ) -> QuerySet[InstanceEvent] | None:
+        """Keep those."""
+        asked = {"new": ASKED_FOR_NEW, "awake": ASKED_TO_WAKE}.get(self.value() or "")
+        return queryset.filter(asked) if asked else None
+
+
 @admin.register(InstanceEvent)
 class InstanceEventAdmin(ReadOnlyAdmin):
     """What was asked of, done to and seen of instances, newest first."""
 
     list_display = ("at", "instance_id", "kind", "message", "duration_ms", "failed", "generation")
-    list_filter = ("failed", "kind", "at")
-    search_fields = ("=instance__id", "message", "kind")
-    search_help_text = "An instance's whole id, a kind or a message"
+    list_filter = ("failed", AskedFilter, "kind", "at")
+    search_fields = ("=instance__id", "=request_id", "message", "kind")
+    search_help_text = "An instance's whole id, that of a request, a kind or a message"
     ordering = ("-id",)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
@@ -155,3 +225,20 @@ class LogTailAdmin(ReadOnlyAdmin):
         """Log tails; a list of them does not need their texts."""
         found: QuerySet[LogTail] = super().get_queryset(request)
         return found.defer("text")
+
+
+@admin.register(HostFacts)
+class HostFactsAdmin(ReadOnlyAdmin):
+    """What the engines' machines have, as a worker last saw it."""
+
+    list_display = ("name", "engine", "cores", "memory_mb", "disk_mb", "disk_free_mb", "at")
+    ordering = ("name",)
+
+
+@admin.register(Heartbeat)
+class HeartbeatAdmin(ReadOnlyAdmin):
+    """When each queue was last worked off."""
+
+    list_display = ("queue", "at")
+    search_fields = ("queue",)
+    ordering = ("queue",)

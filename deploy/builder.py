@@ -42,11 +42,22 @@ class Builder(BaseBuilder, Protocol):
         tag: str,
         labels: Mapping[str, str],
         build_args: Mapping[str, str],
+        *,
+        anew: bool = False,
     ) -> str:
-        """Build a tar of a Dockerfile and its files with no network; return the image's id."""
+        """Build a tar of a Dockerfile and its files with no network; return the image's id.
+
+        `anew`: without what the engine remembers of earlier builds.
+        """
+
+    def tag_image(self, reference: str, name: str) -> None:
+        """Give an image one more name, and take it from the one that had it."""
 
     def remove_image(self, reference: str) -> None:
-        """Remove an image that no container uses. Removing what is gone is fine."""
+        """Remove a name of an image, and the image with the last one, unless a container uses it.
+
+        Removing what is gone is fine.
+        """
 
     def remove_leftovers(self, label: str, before: datetime) -> int:
         """Remove what builds with this label left behind before then; return how much went.

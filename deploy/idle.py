@@ -5,12 +5,13 @@ its endpoint, says that it has no work of its own.
 """
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import timedelta
 
 from django.db.models import DurationField, ExpressionWrapper, F, Value
 from django.utils import timezone
 
-from deploy import lifecycle, probe
+from deploy import lifecycle, probe, usage
 from deploy.models import Instance
 from deploy.states import Desired
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def put_idle_to_sleep() -> None:
-    """Stop each running instance whose idle time is over."""
+    """Stop each running instance whose idle time is over. One at fault keeps no other awake."""
     now = timezone.now()
     idle_time = ExpressionWrapper(
         F("idle_seconds") * Value(timedelta(seconds=1)), output_field=DurationField()
@@ -26,19 +27,26 @@ def put_idle_to_sleep() -> None:
     unused = Instance.objects.filter(
         desired=Desired.RUNNING, ready=True, idle_seconds__gt=0, spare=False
     )
-    for instance in unused.annotate(idle_time=idle_time).filter(
-        last_used_at__lt=now - F("idle_time")
-    ):
-        _sleep_if_idle(instance)
+    idle = unused.annotate(idle_time=idle_time).filter(last_used_at__lt=now - F("idle_time"))
+    with ThreadPoolExecutor(usage.THREADS, thread_name_prefix="idle") as pool:
+        # Asked in threads, which touch no row. One that hangs takes seconds, of one thread.
+        asked = {pool.submit(probe.health, one, one.endpoint): one for one in idle}
+        for answer in as_completed(asked):
+            try:
+                _sleep_if_idle(asked[answer], answer)
+            except Exception:
+                logger.exception("%s cannot be put to sleep", asked[answer])
 
 
-def _sleep_if_idle(instance: Instance) -> None:
+def _sleep_if_idle(instance: Instance, answer: Future[probe.Health]) -> None:
     try:
-        health = probe.health(instance, instance.endpoint)
+        health = answer.result()
     except probe.NotAnswering as error:
         # Not a reason to stop it: somebody should look at why it does not answer.
         logger.warning("%s does not answer: %s", instance, error)
         lifecycle.poke(instance.pk)
         return
     if health.is_idle(instance.idle_seconds):
+        if health.usage:  # nobody can ask it while it sleeps
+            usage.record({instance.pk: health.usage})
         lifecycle.sleep_if_unused(instance.pk, since=instance.last_used_at)

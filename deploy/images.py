@@ -2,7 +2,7 @@
 
     inputs = image_inputs(ensure_base(builder), lock, builder.architecture())
     build_image(builder, inputs, wheels)            # offline
-    smoke_test(builder, inputs, wheels)             # before anybody gets it
+    try_out(builder, inputs, wheels)                # before anybody gets it
 
 `ensure_image` does all of it and keeps the row.
 """
@@ -86,6 +86,16 @@ class ImageInputs:
         """The name on the engine."""
         return f"{REPOSITORY}:{self.digest[:12]}"
 
+    @property
+    def trial(self) -> str:
+        """Its name until it is known to work."""
+        return trial_of(self.reference)
+
+
+def trial_of(reference: str) -> str:
+    """Return the name that an image is built and tried out under."""
+    return f"{reference}-trial"
+
 
 def default_lock() -> str:
     """The locked packages of the default image."""
@@ -160,14 +170,20 @@ def build_context(wheels: list[Path], common: Lock | None = None) -> BinaryIO:
 
 
 def build_image(
-    builder: Builder, inputs: ImageInputs, wheels: list[Path], common: Lock | None = None
+    builder: Builder,
+    inputs: ImageInputs,
+    wheels: list[Path],
+    common: Lock | None = None,
+    *,
+    anew: bool = False,
 ) -> None:
-    """Build and tag the image, labelled with its inputs. Raises EngineError."""
+    """Build the image to be tried out, labelled with its inputs. Raises EngineError."""
     builder.build(
         build_context(wheels, common),
-        inputs.reference,
+        inputs.trial,
         labels_of(inputs),
         {"BASE": inputs.values["base"]["reference"]},
+        anew=anew,
     )
 
 
@@ -184,14 +200,14 @@ def labels_of(inputs: ImageInputs) -> dict[str, str]:
     }
 
 
-def smoke_test(builder: Builder, inputs: ImageInputs, wheels: list[Path]) -> dict[str, Any]:
+def smoke_test(builder: Builder, reference: str, wheels: list[Path]) -> dict[str, Any]:
     """Start it once: it must answer, refuse strangers, and have exactly the locked plugins.
 
     Returns what it reported ({"plugins": [...], "datasette": "0.65.5", "seconds": 0.4}).
     Raises ImageError or EngineError.
     """
     command = (*SMOKE_COMMAND, str(ANSWER_SECONDS))
-    result = builder.run_once(inputs.reference, command, SMOKE_SECONDS)
+    result = builder.run_once(reference, command, SMOKE_SECONDS)
     if result.exit_code != 0:
         tail = "\n".join(logs.storable(result.output).strip().splitlines()[-15:])
         raise ImageError(f"The image was built, but does not work:\n{tail}")
@@ -225,37 +241,34 @@ def ensure_image(
     state_dir: Path,
     on_step: OnStep = lambda step: None,
     common: Lock | None = None,
+    *,
+    anew: bool = False,
 ) -> Image:
     """Return the ready image of a lock, building it when the engine has none. Raises ImageError.
 
     `on_step` is told what begins; nothing when there is nothing to do. `common` are the packages
-    that many images have, the release's: built once, they are a layer of each.
+    that many images have, the release's: built once, they are a layer of each. `anew` builds also
+    what is there, for one that something is wrong with; instances that run keep the old one.
 
     The row says "ready" only after the image has really started. A failure is kept in the row, and
     the next call tries again. The engine is asked every time: it may have lost what the row knows.
+    An image that is there stays as it is, row and all, until one that was built anew has proved
+    itself: others make workspaces from it meanwhile.
     """
     try:
         architecture = builder.architecture()
         inputs = image_inputs(ensure_base(builder), lock, architecture)
-    except (BaseImageError, EngineError) as error:
+        with _only_one(state_dir, inputs.digest):
+            image, _ = Image.objects.get_or_create(
+                digest=inputs.digest,
+                defaults={"reference": inputs.reference, "inputs": dict(inputs.values)},
+            )
+            there = image.state == Image.State.READY and builder.image_exists(inputs.reference)
+            if anew or not there:
+                with _recorded(image, there=there):
+                    _make(builder, inputs, lock, state_dir, on_step, common, anew=anew)
+    except (BaseImageError, EngineError, WheelsError, OwnPluginError) as error:
         raise ImageError(str(error)) from error
-    with _only_one(state_dir, inputs.digest):
-        image, _ = Image.objects.get_or_create(
-            digest=inputs.digest,
-            defaults={"reference": inputs.reference, "inputs": dict(inputs.values)},
-        )
-        try:
-            if image.state != Image.State.READY or not builder.image_exists(inputs.reference):
-                _record(image, Image.State.BUILDING)
-                on_step(BuildStep.FETCH)
-                wheels = _fetched(inputs, lock, state_dir)
-                with _builds(state_dir).open("w") as building:
-                    fcntl.flock(building, fcntl.LOCK_SH)
-                    _make(builder, inputs, wheels, common, on_step)
-                _record(image, Image.State.READY)
-        except (ImageError, WheelsError, OwnPluginError, EngineError) as error:
-            _record(image, Image.State.FAILED, str(error))
-            raise ImageError(str(error)) from error
     return image
 
 
@@ -270,6 +283,7 @@ def remove(
         if is_needed(image):
             return False
         try:
+            builder.remove_image(trial_of(image.reference))  # a worker died at it
             builder.remove_image(image.reference)
         except EngineError as error:
             logger.warning("%s is not removed: %s", image, error)
@@ -320,24 +334,63 @@ def _fetched(inputs: ImageInputs, lock: str, state_dir: Path) -> list[Path]:
     return wheels
 
 
-def _make(
+@contextmanager
+def _recorded(image: Image, *, there: bool) -> Iterator[None]:
+    """Keep the row while an image is made. Of one that is there, only that it was made anew."""
+    if not there:
+        _record(image, Image.State.BUILDING)
+    try:
+        yield
+    except (ImageError, WheelsError, OwnPluginError, EngineError) as error:
+        if not there:
+            _record(image, Image.State.FAILED, str(error))
+        raise
+    _record(image, Image.State.READY)
+
+
+def _make(  # noqa: PLR0917 - each is another thing
     builder: Builder,
     inputs: ImageInputs,
-    wheels: list[Path],
-    common: Lock | None,
+    lock: str,
+    state_dir: Path,
     on_step: OnStep,
+    common: Lock | None,
+    *,
+    anew: bool,
 ) -> None:
-    """Build it and try it out; one that does not work is not kept."""
-    on_step(BuildStep.BUILD)
-    if not builder.image_exists(inputs.reference):
-        build_image(builder, inputs, wheels, common)
-    on_step(BuildStep.CHECK)
+    on_step(BuildStep.FETCH)
+    wheels = _fetched(inputs, lock, state_dir)
+    with _builds(state_dir).open("w") as building:
+        fcntl.flock(building, fcntl.LOCK_SH)
+        on_step(BuildStep.BUILD)
+        # One that has its name but no row that says so worked before: it is tried out again.
+        if anew or not builder.image_exists(inputs.reference):
+            build_image(builder, inputs, wheels, common, anew=anew)
+        else:
+            builder.tag_image(inputs.reference, inputs.trial)
+        on_step(BuildStep.CHECK)
+        try_out(builder, inputs, wheels, anew=anew)
+
+
+def try_out(
+    builder: Builder, inputs: ImageInputs, wheels: list[Path], *, anew: bool = False
+) -> None:
+    """Give what was built its name if it works; one that does not is not kept.
+
+    What had the name before keeps it then, if that was built `anew`. Raises ImageError or
+    EngineError.
+    """
     try:
-        smoke_test(builder, inputs, wheels)
+        smoke_test(builder, inputs.trial, wheels)
+        builder.tag_image(inputs.trial, inputs.reference)
     except (ImageError, EngineError):
-        with suppress(EngineError):
-            builder.remove_image(inputs.reference)
+        if not anew:
+            with suppress(EngineError):
+                builder.remove_image(inputs.reference)
         raise
+    finally:
+        with suppress(EngineError):
+            builder.remove_image(inputs.trial)
 
 
 def _record(image: Image, state: Image.State, error: str = "") -> None:

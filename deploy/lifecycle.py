@@ -7,21 +7,33 @@ notification, in one transaction.
 """
 
 import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypedDict, Unpack
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.dispatch import Signal
 from django.utils import timezone
 
-from deploy import notify, vault, wakeup
+from deploy import notify, trace, vault, wakeup
 from deploy.engines.base import Observation
 from deploy.leases import Lease, LeaseLost, expiry
 from deploy.models import Image, Instance, InstanceEvent
-from deploy.states import Desired, Observed, StopReason, may_follow
+from deploy.probe import Usage
+from deploy.states import (
+    MEBIBYTE,
+    Desired,
+    DiskLevel,
+    Observed,
+    StopReason,
+    disk_level,
+    may_follow,
+)
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 300.0
@@ -62,6 +74,11 @@ class Limits(TypedDict, total=False):
     pids: int
     internet: bool
     idle_seconds: int
+    disk_mb: int
+
+
+# The limits that a container is made with: another one needs another container.
+OF_CONTAINER = ("memory_mb", "cpus", "pids", "internet")
 
 
 def create(image: Image, *, spare: bool = False, **limits: Unpack[Limits]) -> Instance:
@@ -145,6 +162,10 @@ def succeed(instance_id: UUID | str) -> Instance:
                 secrets=old.secrets,
                 plugin_settings=old.plugin_settings,
                 idle_seconds=old.idle_seconds,
+                disk_mb=old.disk_mb,
+                disk_bytes=old.disk_bytes,
+                disk_measured_at=old.disk_measured_at,
+                disk_level=old.disk_level,
                 predecessor=old,
             )
         )
@@ -156,10 +177,32 @@ def is_pristine(instance: Instance) -> bool:
     return instance.pristine_at is not None and instance.pristine_at > lately
 
 
-def record_pristine(instance_id: UUID | str) -> None:
-    """Note that a spare said that its volume holds nobody's data."""
+def record_pristine(instance_id: UUID | str, usage: Usage | None = None) -> None:
+    """Note that a spare said that its volume holds nobody's data.
+
+    What it has used so far is nobody's either: whoever claims it begins from there.
+    """
     spares = Instance.objects.filter(pk=instance_id, spare=True)
-    spares.update(pristine_at=timezone.now())
+    counters = asdict(usage) if usage else None
+    spares.update(pristine_at=timezone.now(), counters=counters)
+
+
+def record_usage(said: Mapping[Instance, Usage]) -> None:
+    """Note what instances use, and tell of it when that is news. The caller has locked the rows."""
+    now = timezone.now()
+    news = []
+    for instance, usage in said.items():
+        before = DiskLevel(instance.disk_level)
+        level = disk_level(usage.disk_bytes, instance.disk_limit, before)
+        if level is not before:
+            news.append(instance)
+        instance.counters, instance.disk_level = asdict(usage), level
+        instance.disk_bytes, instance.disk_measured_at = usage.disk_bytes, now
+    fields = ["counters", "disk_level", "disk_bytes", "disk_measured_at"]
+    Instance.objects.bulk_update(said, fields)
+    for instance in news:
+        used, limit = (size / MEBIBYTE for size in (instance.disk_bytes or 0, instance.disk_limit))
+        _note(instance, f"disk_{instance.disk_level}", message=f"{used:,.1f} of {limit:,.0f} MiB")
 
 
 def disown_spare(instance_id: UUID | str, message: str) -> None:
@@ -249,6 +292,73 @@ def restart(instance_id: UUID | str) -> None:
     change_spec(instance_id, "restart")
 
 
+def retry(instance_id: UUID | str, *, take_over: bool = False) -> None:
+    """Have it tried again now, whatever it failed at; nothing else is wanted than before.
+
+    With `take_over` also where a worker holds it: that one writes nothing any more.
+    """
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        freed = {"lease_token": None, "lease_expires_at": None} if take_over else {}
+        _request(instance, "retry", **_FORGIVEN, **freed)
+
+
+# What happens to an instance only when the engine said something of it, and what comes then.
+_ENGINE_SPOKE = Q(kind__in=["remove", "observed", "await_ready"], failed=False) | Q(kind="lost")
+
+
+def may_forget(instance: Instance) -> bool:
+    """Whether the engine said that nothing of it is there, and nobody is about to make it.
+
+    A new row says "absent" too, before anybody asked; and silence is no answer. Of one whose
+    deletion can be undone still, the data is there, and is removed when its time is over.
+    """
+    if _can_be_undone(instance):
+        return False
+    gone = instance.observed == Observed.ABSENT and instance.purged_at is None
+    expiry = instance.lease_expires_at
+    held = instance.lease_token is not None and expiry is not None and expiry > timezone.now()
+    before = instance.predecessor
+    waits = before is not None and before.purged_at is None
+    if not gone or held or waits:
+        return False
+    spoke = instance.observed_generation is not None
+    return spoke or instance.events.filter(_ENGINE_SPOKE).exists()
+
+
+def _can_be_undone(instance: Instance) -> bool:
+    kept_until = instance.purge_at if instance.desired == Desired.ABSENT else None
+    return bool(instance.volume) and kept_until is not None and kept_until > timezone.now()
+
+
+def forget(instance_id: UUID | str) -> None:
+    """Be done with one whose container is gone for good. Nothing at the engine is touched.
+
+    Its volume, if there is one, is an orphan from now on: reported, and never removed. Raises
+    NotAllowed unless it is as `may_forget` says.
+    """
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        if _can_be_undone(instance):
+            words = "Its deletion can be undone still. Its data is removed when that time is over."
+            raise NotAllowed(words)
+        if not may_forget(instance):
+            words = "The engine did not say that its container is gone, so that it is kept."
+            raise NotAllowed(words)
+        now = timezone.now()
+        gone: dict[str, Any] = {
+            "desired": Desired.ABSENT,
+            "stop_reason": StopReason.NONE,
+            "purge_at": now,
+            "purged_at": now,
+            "secrets": {},
+            "lease_token": None,
+            "lease_expires_at": None,
+        }
+        _request(instance, "forgotten", **gone, **_DOWN, **_FORGIVEN)
+        _wake_successors(instance)
+
+
 def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any) -> None:
     """Change any part of the spec. The generation tells old from new.
 
@@ -261,6 +371,37 @@ def change_spec(instance_id: UUID | str, kind: str = "change_spec", **spec: Any)
         if kind == "restart" and instance.desired != Desired.RUNNING:
             raise NotAllowed("This workspace is not running: start it instead.")
         _request(instance, kind, generation=F("generation") + 1, **spec, **_FORGIVEN)
+
+
+def change_limits(instance_id: UUID | str, **limits: Unpack[Limits]) -> bool:
+    """Give it other limits. Return whether that needs another container, which it gets.
+
+    One that sleeps or is stopped gets it when it starts. What is as it was is not changed.
+    """
+    with transaction.atomic():
+        instance = Instance.objects.select_for_update().get(pk=instance_id)
+        changed: dict[str, Any] = {
+            name: value for name, value in limits.items() if getattr(instance, name) != value
+        }
+        if not changed:
+            return False
+        if any(name in changed for name in OF_CONTAINER):
+            change_spec(instance.pk, **changed)
+            return True
+        if instance.desired == Desired.ABSENT:
+            raise NotAllowed("This workspace is being deleted.", "deleted")
+        Instance.objects.filter(pk=instance.pk).update(**changed)
+        _note(instance, "change_limits", step=True)
+        return False
+
+
+def change_limits_at_once(instances: QuerySet[Instance], **limits: Unpack[Limits]) -> int:
+    """Give many the same limits, none of which needs another container; return how many changed."""
+    if set(limits) & set(OF_CONTAINER):
+        raise ValueError(f"not without a new container: {limits}")
+    as_it_is = Q(**limits)
+    rows = Instance.objects.filter(pk__in=instances.values("pk")).exclude(as_it_is)
+    return rows.exclude(desired=Desired.ABSENT).update(**limits)
 
 
 def set_secrets(instance_id: UUID | str, sealed: dict[str, str]) -> None:
@@ -312,6 +453,15 @@ def poke(instance_id: UUID | str) -> None:
             wakeup.after_commit(instance_id)
 
 
+def _wake_successors(instance: Instance) -> None:
+    """Have those looked at that wait until one is gone, once that is written.
+
+    Not while its row is held: whoever tries a successor again holds that one first, and then this.
+    """
+    for successor in Instance.objects.filter(predecessor=instance):
+        transaction.on_commit(partial(poke, successor.pk), robust=True)
+
+
 def _add(instance: Instance) -> Instance:
     with transaction.atomic():
         instance.save(force_insert=True)
@@ -332,8 +482,10 @@ def _locked(instance_id: UUID | str, desired: Desired) -> Instance:
 def _request(instance: Instance, kind: str, **changes: Any) -> None:
     """Write a request to a row that this transaction has locked."""
     Instance.objects.filter(pk=instance.pk).update(revision=F("revision") + 1, **changes)
+    # Nobody waits for a spare, nor for the next container of what does not run.
+    waits = not instance.spare and (kind != "change_spec" or instance.desired == Desired.RUNNING)
     # Before those that the event wakes: somebody waits for this.
-    wakeup.after_commit(instance.pk, somebody_waits=not instance.spare)
+    wakeup.after_commit(instance.pk, somebody_waits=waits)
     _note(instance, kind)
 
 
@@ -347,6 +499,7 @@ def _note(instance: Instance, kind: str, *, step: bool = False, **event: Any) ->
         generation=instance.generation,
         kind=kind,
         status=status,
+        request_id=trace.request_id(),
         **event,
     )
     happened.send(InstanceEvent, event=written)
@@ -390,6 +543,8 @@ def _news(instance: Instance, seen: Observation) -> dict[str, Any]:
         "observed_generation": seen.generation,
         "started_at": seen.started_at,
     }
+    if seen.node:  # of one that is gone, it stays known where it was
+        changes["node"] = seen.node
     if not same_run:
         changes |= _DOWN
     if instance.observed == Observed.UNKNOWN:
@@ -517,8 +672,7 @@ def record_purged(lease: Lease, instance: Instance, duration_ms: int) -> None:
     with transaction.atomic():
         _report(lease, instance, purged_at=timezone.now(), secrets={}, **_DOWN)
         _note(instance, "purge", duration_ms=duration_ms)
-        for successor in Instance.objects.filter(predecessor=instance):
-            poke(successor.pk)
+        _wake_successors(instance)
 
 
 def _fail(lease: Lease, instance: Instance, message: str) -> float:

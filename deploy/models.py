@@ -4,16 +4,27 @@ Only deploy.lifecycle writes an Instance's state; everybody else asks it to.
 """
 
 import uuid
+from enum import StrEnum
 from typing import ClassVar
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from deploy.states import Desired, Observed, Status, StopReason, is_moving, status_of
+from deploy.states import (
+    MEBIBYTE,
+    Desired,
+    DiskLevel,
+    Observed,
+    Status,
+    StopReason,
+    is_moving,
+    status_of,
+)
 
 
-def _choices(enum: type[Desired] | type[Observed] | type[StopReason]) -> list[tuple[str, str]]:
+def _choices(enum: type[StrEnum]) -> list[tuple[str, str]]:
     return [(member.value, member.name.lower()) for member in enum]
 
 
@@ -69,6 +80,22 @@ class Instance(models.Model):
     # Settings of its plugins, {plugin: {option: value}}; a secret stands there as {"$env": name}.
     plugin_settings = models.JSONField(default=dict, blank=True, editable=False)
     idle_seconds = models.PositiveIntegerField(default=900)
+    # How much its volume may hold, in MiB; every probe tells it, so it holds without a restart.
+    disk_mb = models.PositiveIntegerField(default=10_240, db_default=10_240)
+
+    # What it last said that it uses: deploy.usage asks.
+    disk_bytes = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
+    disk_measured_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # What people were last told of its disk: an event says only what is news.
+    disk_level = models.CharField(
+        max_length=12,
+        choices=_choices(DiskLevel),
+        default=DiskLevel.FINE,
+        db_default="fine",
+        editable=False,
+    )
+    # What it had used then since its process began, for the next difference: usage.Counters.
+    counters = models.JSONField(null=True, blank=True, editable=False)
 
     # What we want.
     desired = models.CharField(
@@ -90,6 +117,8 @@ class Instance(models.Model):
     observed_generation = models.PositiveIntegerField(null=True, blank=True, editable=False)
     ready = models.BooleanField(default=False, editable=False)
     endpoint = models.CharField(max_length=200, blank=True, editable=False)
+    # The machine that its container is on, or was last: HostFacts.name. Empty until one is seen.
+    node = models.CharField(max_length=200, blank=True, default="", db_default="", editable=False)
     started_at = models.DateTimeField(null=True, blank=True, editable=False)
     ready_at = models.DateTimeField(null=True, blank=True, editable=False)
     purged_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -125,6 +154,7 @@ class Instance(models.Model):
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["desired", "observed"], name="instance_states"),
             models.Index(fields=["created_at"], condition=Q(spare=True), name="spares"),
+            models.Index(fields=["attempts"], condition=Q(attempts__gt=0), name="failing"),
         ]
 
     def __str__(self) -> str:
@@ -147,6 +177,11 @@ class Instance(models.Model):
         """Whether the status is about to change by itself."""
         return is_moving(Desired(self.desired), self.status)
 
+    @property
+    def disk_limit(self) -> int:
+        """How much its volume may hold, in bytes."""
+        return self.disk_mb * MEBIBYTE
+
 
 class InstanceEvent(models.Model):
     """Something that was asked of, done to, or seen of an instance. Append only.
@@ -168,16 +203,50 @@ class InstanceEvent(models.Model):
     failed = models.BooleanField(default=False)
     # The status that people see from here on; empty when this changed nothing about it.
     status = models.CharField(max_length=12, blank=True, default="", db_default="")
+    # Of the request that it follows from, if any: see deploy.trace.
+    request_id = models.CharField(max_length=64, blank=True, default="", db_default="")
 
     class Meta:
         ordering: ClassVar[list[str]] = ["id"]
         indexes: ClassVar[list[models.Index]] = [
             models.Index(fields=["instance", "id"], name="events_of_instance"),
             models.Index(fields=["history", "id"], name="events_of_history"),
+            # What the operators' front page counts over time: few of all events.
+            models.Index(
+                fields=["kind", "at"],
+                condition=Q(kind__in=["wake", "create_requested", "claimed"]),
+                name="events_that_people_wait_for",
+            ),
+            models.Index(fields=["at"], condition=Q(failed=True), name="events_that_failed"),
+            # They are written in the order of time, so that this is small.
+            BrinIndex(fields=["at"], name="events_by_time", pages_per_range=16),
         ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.message}".strip()
+
+
+class UsageHour(models.Model):
+    """What an instance used within one hour, by its history: a successor goes on with it."""
+
+    history = models.UUIDField()
+    hour = models.DateTimeField()
+    samples = models.PositiveIntegerField(default=0)
+    memory_peak = models.PositiveBigIntegerField("most memory seen (bytes)", default=0)
+    memory_sum = models.PositiveBigIntegerField("memory of all samples (bytes)", default=0)
+    cpu_seconds = models.FloatField(default=0)
+    requests = models.PositiveBigIntegerField(default=0)
+    awake_seconds = models.FloatField(default=0)
+    disk_bytes = models.PositiveBigIntegerField("most disk seen (bytes)", default=0)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["history", "hour"], name="one_row_an_hour"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["hour"], name="usage_hours")]
+
+    def __str__(self) -> str:
+        return f"usage of {self.history} at {self.hour:%Y-%m-%d %H:00}"
 
 
 class Orphan(models.Model):
@@ -205,3 +274,36 @@ class LogTail(models.Model):
 
     def __str__(self) -> str:
         return f"log of {self.instance_id}"
+
+
+class HostFacts(models.Model):
+    """What the machine of an engine has, as a worker saw it: the web may not ask the engine."""
+
+    # As the engine calls itself.
+    name = models.CharField(max_length=200, unique=True)
+    at = models.DateTimeField(default=timezone.now)
+    engine = models.CharField(max_length=100, blank=True)
+    cores = models.PositiveIntegerField()
+    memory_mb = models.PositiveIntegerField()
+    # Of the file system that images and volumes are on; None where the worker cannot see it.
+    disk_mb = models.PositiveIntegerField(null=True, blank=True)
+    disk_free_mb = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "host facts"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Heartbeat(models.Model):
+    """When a queue was last worked off: beat puts a beat into each, and its worker writes this.
+
+    So an old one says that beat, Redis or the worker is away, or that the worker is stuck.
+    """
+
+    queue = models.CharField(max_length=40, unique=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"queue {self.queue}"

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from deploy import leases, lifecycle, probe, vault
+from deploy import leases, lifecycle, probe, trace, vault
 from deploy.engines import get_engine
 from deploy.engines.base import Engine, EngineError, EngineRefused, InstanceSpec, Observation
 from deploy.leases import Lease, LeaseLost
@@ -41,7 +41,7 @@ def reconcile(instance_id: UUID | str) -> bool:
     lease = leases.claim(instance_id)
     if lease is None:
         return False
-    with lease, StartSlot() as slot:
+    with trace.within(instance=str(instance_id)), lease, StartSlot() as slot:
         try:
             _converge(lease, slot)
         except LeaseLost:

@@ -75,7 +75,7 @@ def _ask(instance: Instance) -> None:
         lifecycle.poke(instance.pk)
         return
     if health.pristine:
-        lifecycle.record_pristine(instance.pk)
+        lifecycle.record_pristine(instance.pk, health.usage)
     else:
         logger.error("%s: %s", instance, NOT_PRISTINE)
         lifecycle.disown_spare(instance.pk, NOT_PRISTINE)

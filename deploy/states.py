@@ -68,6 +68,34 @@ STOPPED_STATUS: Mapping[StopReason, Status] = {
 FAILED_AFTER_ATTEMPTS = 3
 
 
+MEBIBYTE = 1 << 20
+# Of its limit, in percent: above, people are warned; below, that is over again.
+WARN_ABOVE = 80
+CALM_BELOW = 75
+# Below this, it is over that a disk is full. A write-ahead log comes and goes at the limit.
+ROOM_BELOW = 95
+
+
+class DiskLevel(StrEnum):
+    """What people are told of an instance's disk."""
+
+    FINE = "fine"
+    NEARLY_FULL = "nearly_full"
+    FULL = "full"
+
+
+def disk_level(used: int, limit: int, before: DiskLevel = DiskLevel.FINE) -> DiskLevel:
+    """Return the level of a disk that holds `used` of `limit` bytes.
+
+    Full means read-only. What people were told `before` goes on until it is clearly over: nobody
+    wants to be told every minute that it comes and goes.
+    """
+    if used * 100 >= limit * (ROOM_BELOW if before is DiskLevel.FULL else 100):
+        return DiskLevel.FULL
+    bound = WARN_ABOVE if before is DiskLevel.FINE else CALM_BELOW
+    return DiskLevel.NEARLY_FULL if used * 100 >= limit * bound else DiskLevel.FINE
+
+
 def may_follow(now: Desired, then: Desired) -> bool:
     """Whether an instance that we want `now` may be wanted `then`."""
     return then in DESIRED_AFTER[now]

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from deploy import idle, logs
+from deploy import hosts, idle, logs, usage
 from deploy import reconcile as reconciling
 from deploy import sweep as sweeping
 
@@ -26,6 +26,24 @@ def put_idle_to_sleep() -> None:
 
 
 @shared_task
+def measure() -> None:
+    """Have every instance say what it uses, and tell it what its disk may hold."""
+    usage.measure()
+
+
+@shared_task
 def fetch_log(instance_id: str) -> None:
     """Store the last lines of an instance's log for a page to show."""
     logs.fetch(instance_id)
+
+
+@shared_task
+def beat_of(queue: str) -> None:
+    """Write down that this queue is worked off."""
+    hosts.note_beat(queue)
+
+
+@shared_task
+def look_at_host() -> None:
+    """Write down what the engine's machine has, for pages that may not ask it."""
+    hosts.look()

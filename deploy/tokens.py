@@ -28,14 +28,22 @@ def _sign(instance: Instance, purpose: str, seconds: int, **claims: Any) -> str:
     return jwt.encode(payload, instance.key, algorithm="HS256")
 
 
-def actor_token(instance: Instance, actor: Mapping[str, str], workspace: Mapping[str, str]) -> str:
+def actor_token(
+    instance: Instance, actor: Mapping[str, str], workspace: Mapping[str, str], **more: bool
+) -> str:
     """Return who is asking, for the instance to believe.
 
-    `actor` has id, name and role; `workspace` has name and url, its page on the cloud host.
+    `actor` has id, name and role; `workspace` has name and url, its page on the cloud host. `more`
+    is `public`, for a workspace that everybody may read, and `visitor`, for one who is no member.
     """
-    return _sign(instance, "actor", ACTOR_SECONDS, actor=dict(actor), workspace=dict(workspace))
+    claims = {"actor": dict(actor), "workspace": dict(workspace), **more}
+    return _sign(instance, "actor", ACTOR_SECONDS, **claims)
 
 
 def probe_token(instance: Instance) -> str:
-    """Return the right to ask the instance for its health, and for nothing else."""
-    return _sign(instance, "probe", PROBE_SECONDS)
+    """Return the right to ask the instance for its health, and for nothing else.
+
+    It also says how much its volume may hold: so each probe tells the limit as it is now, the one
+    before anybody is let in too, and no container is replaced when the limit changes.
+    """
+    return _sign(instance, "probe", PROBE_SECONDS, disk=instance.disk_limit)

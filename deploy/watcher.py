@@ -23,11 +23,13 @@ TELLING = frozenset({"die", "oom", "destroy", "pause", "unpause"})
 def watch(stop: threading.Event) -> None:
     """Poke instances as their containers change, until `stop` is set.
 
-    Survives the engine, the database and the broker.
+    Survives the engine, the database and the broker. Whoever sets `stop` in a signal's handler
+    raises SystemExit as well, for this waits for news; where a library makes something else of
+    that, it ends all the same.
     """
     while not stop.is_set():
         try:
-            _listen()
+            _listen(stop)
         except EngineError as error:
             logger.warning("the engine went away, trying again: %s", error)
         except Error as error:
@@ -37,17 +39,21 @@ def watch(stop: threading.Event) -> None:
         stop.wait(RETRY_SECONDS)
 
 
-def _listen() -> None:
+def _listen(stop: threading.Event) -> None:
     told = get_engine().events()
     logger.info("listening to the engine")
     # For whatever happened while nobody listened. Only now: nothing may fall in between.
     _ask_for_a_sweep()
+    if stop.is_set():
+        return
     for event in told:
         if event.action in TELLING:
             # A label that somebody else wrote may hold anything.
             with contextlib.suppress(ValidationError):
                 lifecycle.poke(event.instance_id)
             connection.close()  # the pool knows better than we how it is by the next event
+        if stop.is_set():
+            return
 
 
 def _ask_for_a_sweep() -> None:

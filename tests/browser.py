@@ -2,13 +2,16 @@
 
 tests/conftest.py hands them to all tests. A page that breaks our Content-Security-Policy, or
 whose script fails, fails the test that opened it.
+
+With PICTURES=docs/images the docs' pictures are made anew, by tests that come to what they show.
 """
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = [
@@ -24,6 +27,8 @@ FLAGS = [
 # Generous: a machine may be busy. What is waited for costs nothing when all is well.
 DEADLINE_MS = 90_000
 
+PICTURES = os.environ.get("PICTURES", "")
+
 NewPage = Callable[..., Page]
 
 
@@ -33,6 +38,12 @@ def _problem(error: str) -> list[str]:
     Chromium reports those as errors when the next page comes before the last one faded in.
     """
     return [] if "ransition was" in error else [f"script failed: {error}"]
+
+
+def picture(what: Page | Locator, name: str) -> None:
+    """Keep a picture for the docs, if somebody asked for them."""
+    if PICTURES:
+        what.screenshot(path=Path(PICTURES) / name)
 
 
 @pytest.fixture(scope="session")

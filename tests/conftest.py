@@ -15,10 +15,12 @@ import docker
 import pytest
 from django.conf import settings
 from django.core.servers.basehttp import WSGIRequestHandler
+from django.db import connection
+from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
 
 from cloudapp.local.engine_api import NAMESPACE_LABEL, EngineApi
-from deploy import mounts
+from deploy import mounts, trace
 from deploy.engines import firewall, get_engine
 from deploy.engines.base import Engine
 from deploy.images import default_lock
@@ -46,6 +48,9 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"not set: {', '.join(missing)}. `make test` sets up what the tests need.", 4)
     if not settings.NAMESPACE.startswith(NAMESPACE_PREFIX):
         settings.NAMESPACE = f"{NAMESPACE_PREFIX}{secrets.token_hex(4)}"
+    # Every new test client makes the middleware anew, and WhiteNoise would look at each static file
+    # each time: half of all the time that the API's tests took.
+    settings.WHITENOISE_AUTOREFRESH = True
     # Processes that tests start read the environment.
     os.environ["NAMESPACE"] = settings.NAMESPACE
 
@@ -106,11 +111,41 @@ def _container_report(client: docker.APIClient, container: str) -> tuple[str, st
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Part every connection, such as deploy.notify's, before the database is dropped."""
+def django_db_setup(
+    django_test_environment: None,
+    django_db_modify_db_settings: None,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[None]:
+    """The test database, for whoever asks.
+
+    pytest-django's own makes it only where some test of the selection has its mark, and with the
+    mark come a transaction or a flush for each test. Tests with real transactions empty all tables:
+    as the owner, and in this database only, we let them; UPDATE and DELETE of the audit log stay
+    refused.
+    """
+    with django_db_blocker.unblock():
+        made = setup_databases(
+            verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set()
+        )
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE accounts_auditentry DISABLE TRIGGER append_only_truncate")
     yield
     with django_db_blocker.unblock():
         part_all_connections()
+        teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture(autouse=True)
+def no_request() -> Iterator[None]:
+    """What a test's deeds belong to, outside of any request, the next test's do not."""
+    with trace.within():
+        yield
+
+
+@pytest.fixture
+def without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis does not answer those who look into the queues: nobody listens at its address."""
+    monkeypatch.setenv("CELERY_BROKER_READ_URL", "redis://127.0.0.1:1/0")
 
 
 @pytest.fixture(scope="session")

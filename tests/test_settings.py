@@ -93,3 +93,18 @@ def test_local_lets_plain_http_on_localhost_names_only() -> None:
 def test_no_key_that_everybody_knows_encrypts(keys: str | None, expected: list[str]) -> None:
     done = start(show="s.ENCRYPTION_KEYS", ENCRYPTION_KEYS=keys)
     assert done.stdout.strip() == str(expected)
+
+
+def test_no_static_file_stands_in_the_way_of_another() -> None:
+    """collectstatic would tell whoever upgrades to do something about it."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "collectstatic", "--no-input", "--dry-run"],
+        cwd=PROJECT,
+        env=PRODUCTION,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "another file" not in done.stdout
+    assert "vendor/htmx" in done.stdout

@@ -22,7 +22,9 @@ NEEDS: Mapping[str, Role] = {
     "see": Role.VIEWER,
     "wake": Role.VIEWER,
     "read_activity": Role.VIEWER,
+    "see_usage": Role.OWNER,
     "read_logs": Role.EDITOR,
+    "read_audit": Role.OWNER,
     "start": Role.OWNER,
     "stop": Role.OWNER,
     "restart": Role.OWNER,
@@ -31,6 +33,8 @@ NEEDS: Mapping[str, Role] = {
     "manage_webhooks": Role.OWNER,
     "change_secrets": Role.OWNER,
     "change_members": Role.OWNER,
+    "change_visibility": Role.OWNER,
+    "allow_support": Role.OWNER,
     "delete": Role.OWNER,
     "undelete": Role.OWNER,
 }

@@ -7,10 +7,12 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from celery import current_app
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -156,12 +158,32 @@ def approve(
             needs=list(terms.needs),
             note=terms.note,
             by=by,
+            expires_at=good_until(),
         )
         if ours is not None:
             activate(approval, ours)
         else:
             _later("workspaces.tasks.lock_approval", approval.pk)
     return approval
+
+
+def good_until() -> datetime | None:
+    """Return until when a yes of now is good; None: for ever."""
+    days = settings.APPROVAL_DAYS
+    return timezone.now() + timedelta(days=days) if days else None
+
+
+def renew(approval: Approval) -> Approval:
+    """Say that an approval is still good: its time begins anew. Raises Refused."""
+    with transaction.atomic():
+        Plugin.objects.select_for_update().get(pk=approval.plugin_id)
+        row = Approval.objects.select_related("plugin", "release").get(pk=approval.pk)
+        if row.state != sets.ACTIVE:
+            raise Refused("This approval does not count.")
+        if row.expires_at is None:
+            raise Refused("This approval does not expire.")
+        _save(row, expires_at=good_until())
+    return row
 
 
 def _check_terms(terms: Terms) -> None:

@@ -28,13 +28,17 @@ from deploy.images import BuildStep, ImageError
 from deploy.models import Image, Instance
 from deploy.states import Desired
 from workspaces import activity, sets
-from workspaces.changes import locked, not_allowed, tell
+from workspaces.changes import difference, locked, not_allowed, tell
 from workspaces.models import Approval, Change, Release, Step, Workspace
 
 logger = logging.getLogger(__name__)
 
 # A container of the new image that failed so often does not work; once may have been a hiccup.
 SWITCH_ATTEMPTS = 2
+
+
+class GivenUp(Exception):
+    """Operators ended the change meanwhile: write nothing."""
 
 
 class ChangeFailed(Exception):
@@ -58,10 +62,48 @@ def run(pk: int, builder: Builder) -> None:
             if change.step != Step.SWITCH:
                 _begin_switch(change, _built(change, builder))
             _see_through(change)
+        except GivenUp:
+            logger.warning("%s was given up in mid-step", change)
         except ChangeFailed as error:
-            _finish(change, Change.State.FAILED, str(error), error.detail)
+            _fail(change, str(error), error.detail)
         except lifecycle.NotAllowed as error:
-            _finish(change, Change.State.FAILED, str(error))
+            _fail(change, str(error))
+
+
+def give_up(pk: int, words: str) -> None:
+    """End a change whose worker hangs, from outside; what runs is as before. Raises NotAllowed.
+
+    Whoever is at it writes nothing any more. Needs no engine: what was switched goes back as ever.
+    """
+    change = _load(pk)
+    if change is None:
+        raise lifecycle.NotAllowed("This change is over.")
+    watched = change.workspace.instance_id
+    with transaction.atomic():
+        change.workspace = locked(change.workspace_id, change.wanted.all())
+        _refuse_given_up(change)
+        if Change.objects.filter(pk=pk, step=Step.SWITCH).exists():
+            if not _conclude(change, _Clock(change), watched, Trouble(words)):
+                raise lifecycle.NotAllowed("It was brought back just now. Look again.")
+        else:
+            _finish(change, Change.State.FAILED, words)
+
+
+def _fail(change: Change, error: str, detail: str = "") -> None:
+    with transaction.atomic():
+        locked(change.workspace_id, ())
+        if _is_open(change):
+            _finish(change, Change.State.FAILED, error, detail)
+
+
+def _is_open(change: Change) -> bool:
+    """Whether nobody ended it. Only with its workspace held is that so for longer than now."""
+    return Change.objects.filter(pk=change.pk, state=Change.State.OPEN).exists()
+
+
+def _refuse_given_up(change: Change) -> None:
+    if not _is_open(change):
+        raise GivenUp
 
 
 @contextmanager
@@ -87,7 +129,9 @@ def _built(change: Change, builder: Builder) -> Image:
     """Return the image that is wanted, built and tried out. Raises ChangeFailed."""
     try:
         return _build(change, builder)
-    except (ChangeFailed, OperationalError, InterfaceError):  # the database is away: later, then
+    except (ChangeFailed, GivenUp):
+        raise
+    except (OperationalError, InterfaceError):  # the database is away: later, then
         raise
     except Exception as error:  # or else it would be tried again for ever
         logger.exception("%s cannot be built", change)
@@ -107,17 +151,18 @@ def _build(change: Change, builder: Builder) -> Image:
     }
     clock = _Clock(change)
 
-    def ensure() -> Image:
+    def ensure(*, anew: bool = False) -> Image:
         return images.ensure_image(
             builder,
             lock,
             settings.STATE_DIR,
             on_step=lambda step: clock.begin(steps[step]),
             common=change.release.pins,
+            anew=anew,
         )
 
     try:
-        image = ensure()
+        image = ensure(anew=change.anew)
         Change.objects.filter(pk=change.pk).update(image=image)
         # From here on nobody prunes it; just before, somebody may have.
         change.image = ensure()
@@ -153,6 +198,7 @@ def _begin_switch(change: Change, image: Image) -> None:
     wanted = list(change.wanted.select_related("plugin"))
     with transaction.atomic():
         workspace = change.workspace = locked(change.workspace_id, wanted)
+        _refuse_given_up(change)
         if workspace.deleted_at is not None:
             raise ChangeFailed("The workspace was deleted meanwhile.")
         # Once more, for building takes a while: what was taken back meanwhile does not go in.
@@ -195,6 +241,7 @@ def _conclude(change: Change, clock: "_Clock", watched: Any, trouble: "Trouble |
     """
     with transaction.atomic():
         change.workspace = locked(change.workspace_id, change.wanted.all())
+        _refuse_given_up(change)
         deleted = change.workspace.deleted_at is not None
         if not deleted and change.workspace.instance_id != watched:
             return False
@@ -329,10 +376,7 @@ def _finish(change: Change, state: Change.State, error: str = "", detail: str = 
 
 
 def _note(change: Change) -> None:
-    before = sets.names_of(change.old_plugins.select_related("plugin"))
-    after = sets.names_of(change.wanted.select_related("plugin"))
-    told = [f"+{name}" for name in sorted(after - before)]
-    told += [f"-{name}" for name in sorted(before - after)]
-    if change.release_id != change.old_release_id:
-        told.append(str(change.release))
+    told = difference(change)
+    if not told and change.image_id != change.old_image_id:
+        told.append("a newer image")
     activity.note(change.workspace, change.by, "changed_plugins", ", ".join(told))

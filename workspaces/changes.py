@@ -39,18 +39,20 @@ def request(
     release: Release | None = None,
     rollout: Rollout | None = None,
     seen: str | None = None,
+    anew: bool = False,
 ) -> Change:
     """Ask for just these plugins, by name; a worker does it. Raises Refused.
 
     `secrets` are values that the plugins need, new or in the place of those that are kept. With
-    `seen`, a services.version_of it, only if the workspace still is as it was then.
+    `seen`, a services.version_of it, only if the workspace still is as it was then. `anew` builds
+    its image also where there is one.
     """
     release = release or workspace.release
     names = set(names)
     wanted = [a for a in sets.available(workspace, release) if a.plugin.name in names]
     if unknown := sorted(names - sets.names_of(wanted)):
         raise Refused(f"This workspace may not use {', '.join(unknown)}.")
-    return _ask(workspace, by, release, wanted, secrets or {}, rollout, seen)
+    return _ask(workspace, by, release, wanted, secrets or {}, rollout, seen, anew=anew)
 
 
 def _ask(  # noqa: PLR0917 - each is another thing
@@ -61,6 +63,8 @@ def _ask(  # noqa: PLR0917 - each is another thing
     secrets: Mapping[str, str],
     rollout: Rollout | None = None,
     seen: str | None = None,
+    *,
+    anew: bool = False,
 ) -> Change:
     _refuse_conflicts(release, wanted)
     given = sealed(secrets)
@@ -71,7 +75,7 @@ def _ask(  # noqa: PLR0917 - each is another thing
         raise Refused(f"Still needed: {', '.join(missing)}.")
     try:
         with transaction.atomic():
-            return _open(workspace, by, release, wanted, given, rollout, seen)
+            return _open(workspace, by, release, wanted, given, rollout, seen, anew=anew)
     except IntegrityError as error:
         if "one_open_change" not in str(error):
             raise
@@ -94,6 +98,8 @@ def _open(  # noqa: PLR0917 - each is another thing
     given: dict[str, str],
     rollout: Rollout | None,
     seen: str | None,
+    *,
+    anew: bool,
 ) -> Change:
     current = locked(workspace.pk, wanted)
     if by is not None and rollout is None:
@@ -117,14 +123,42 @@ def _open(  # noqa: PLR0917 - each is another thing
         release=release,
         rollout=rollout,
         secrets=given,
+        anew=anew,
         old_release=current.release,
         old_image_id=current.instance.image_id,
     )
     change.wanted.set(wanted)
     change.old_plugins.set(current.plugins.all())
+    _note_asked(change)
     tell(change)
     transaction.on_commit(partial(send, change.pk))
     return change
+
+
+def _note_asked(change: Change) -> None:
+    """Write down who asks for what, from where; the worker writes what it made of it."""
+    wanted = change.wanted.order_by("plugin__name").values_list("plugin__name", "version")
+    secrets = sorted(change.secrets)
+    told = [*difference(change), *(f"secret {name}" for name in secrets)]
+    more = {
+        "plugins": [f"{name} {version}" for name, version in wanted],
+        "release": change.release.version,
+        "secrets": secrets,
+    }
+    activity.note(change.workspace, change.by, "asked_for_change", ", ".join(told), more=more)
+
+
+def difference(change: Change) -> list[str]:
+    """Return what a change adds to a workspace and what it takes away, in words."""
+    before = sets.names_of(change.old_plugins.select_related("plugin"))
+    after = sets.names_of(change.wanted.select_related("plugin"))
+    told = [f"+{name}" for name in sorted(after - before)]
+    told += [f"-{name}" for name in sorted(before - after)]
+    if change.release_id != change.old_release_id:
+        told.append(str(change.release))
+    if change.anew:
+        told.append("built anew")
+    return told
 
 
 def _asked_often(workspace: Workspace) -> bool:
@@ -140,7 +174,7 @@ def locked(workspace_id: Any, wanted: Iterable[Approval]) -> Workspace:
     In the order of a withdrawal, which holds an approval and then changes workspaces.
     """
     _hold_approvals(workspace_id, wanted)
-    rows = Workspace.objects.select_for_update(of=("self", "instance"))
+    rows = Workspace.objects.select_for_update(of=("self", "instance"), no_key=True)
     return rows.select_related("instance", "plan", "release").get(pk=workspace_id)
 
 
@@ -207,14 +241,27 @@ def _undelete(workspace: Workspace, by: User) -> None:
 def to_release(
     workspace: Workspace, by: User | None, release: Release, rollout: Rollout | None = None
 ) -> Change:
-    """Ask for the plugins that a workspace has, by name, on another release. Raises Refused."""
-    if workspace.release_id == release.pk:
+    """Ask for the plugins that a workspace has, by name, on another release. Raises Refused.
+
+    A `rollout` may go to the same one, for its newest image.
+    """
+    if workspace.release_id == release.pk and rollout is None:
         raise Refused(f"It is on {release} already.")
     running = sets.names_of(workspace.plugins.select_related("plugin"))
     names = running - sets.names_of(sets.required(release).select_related("plugin"))
     if lacking := sorted(names - sets.names_of(sets.available(workspace, release))):
         raise Refused(f"On {release} it may not use {', '.join(lacking)}.")
     return request(workspace, by, names, release=release, rollout=rollout)
+
+
+def rebuild(workspace: Workspace, by: User | None) -> Change:
+    """Ask for what a workspace has, with its image built anew. Raises Refused.
+
+    At the versions that are approved now; what it may not use any more leaves, as ever.
+    """
+    running = sets.names_of(workspace.plugins.select_related("plugin"))
+    names = running & sets.names_of(sets.available(workspace))
+    return request(workspace, by, names, anew=True)
 
 
 def last_done(workspace: Workspace) -> Change | None:
@@ -265,6 +312,7 @@ def remove_secret(workspace: Workspace, by: User, name: str) -> None:
             raise Refused(f"There is no secret {name[:70]!r}.", code="not_found")
         kept = {k: v for k, v in current.instance.secrets.items() if k != name}
         lifecycle.set_secrets(current.instance.pk, kept)
+        _outdo(current, name)
         activity.note(current, by, "removed_secret", name)
 
 
@@ -281,7 +329,18 @@ def set_secret(workspace: Workspace, by: User, name: str, value: str) -> None:
         _refuse_too_many(secrets)
         services.hold_to_restarts(current, by)
         lifecycle.change_spec(current.instance.pk, "set_secret", secrets=secrets)
+        _outdo(current, name)
         activity.note(current, by, "set_secret", name)
+
+
+def _outdo(workspace: Workspace, name: str) -> None:
+    """Take a secret out of the change that is under way: what it brings is older than this word.
+
+    The caller holds the workspace, as the change's worker does when it puts its secrets in.
+    """
+    change = workspace.changes.select_for_update().filter(state=Change.State.OPEN).first()
+    if change and change.secrets.pop(name, None):
+        change.save(update_fields=["secrets"])
 
 
 def reseal_secrets() -> int:

@@ -7,19 +7,23 @@ the API, ask `may` before and call these, so that neither demands less nor leave
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.contrib.admin.models import ADDITION, CHANGE
 from django.db import transaction
 from django.db.models import Model
 
+from accounts import audit
 from accounts.models import User
 from workspaces import catalogue, changes, plans, releases, rollouts
 from workspaces.catalogue import Rebuilds, Terms
 from workspaces.models import Approval, Change, Plan, Plugin, Release, Rollout, Workspace
 
-# Which of Django's permissions, in the app workspaces, each deed needs. Superusers have all.
+# Which of Django's permissions each deed needs, in the app workspaces if it names none.
+# Superusers have all.
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "see_workspaces": ("view_workspace",),
     "change_workspaces": ("view_workspace", "change_workspace"),
+    "give_owner": ("view_workspace", "change_workspace", "change_member"),
+    "forget_workspaces": ("view_workspace", "delete_workspace"),
     "see_plans": ("view_plan",),
     "add_plan": ("view_plan", "add_plan"),
     "change_plan": ("view_plan", "change_plan"),
@@ -29,6 +33,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "describe": ("change_plugin",),
     "see_approvals": ("view_approval",),
     "approve": ("view_plugin", "add_approval"),
+    "renew": ("view_approval", "add_approval"),
     "withdraw": ("view_approval", "change_approval"),
     "see_grants": ("view_plugin", "view_grant"),
     "grant": ("view_plugin", "view_grant", "add_grant"),
@@ -44,6 +49,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "change_webhook": ("change_webhook",),
     "remove_webhook": ("delete_webhook",),
     "send_again": ("change_delivery",),
+    "see_audit": ("accounts.view_auditentry",),
+    "read_customers_log": ("view_workspace", "deploy.view_logtail"),
 }
 
 
@@ -54,7 +61,11 @@ def may(user: User, deed: str) -> bool:
 
 def lacking(user: User, deed: str) -> list[str]:
     """Return the permissions that an operator would need for a deed and has not got."""
-    return [name for name in NEEDS[deed] if not user.has_perm(f"workspaces.{name}")]
+    return [name for name in NEEDS[deed] if not user.has_perm(_full(name))]
+
+
+def _full(permission: str) -> str:
+    return permission if "." in permission else f"workspaces.{permission}"
 
 
 # --- plugins -------------------------------------------------------------------------------------
@@ -64,7 +75,7 @@ def add_plugin(name: str, by: User) -> Plugin:
     """Put a package into the catalogue. Raises Refused."""
     with transaction.atomic():
         plugin = catalogue.add_plugin(name, by)
-        note(by, plugin, "Added to the catalogue.", ADDITION)
+        note(by, plugin, "added_plugin", "Added to the catalogue.", ADDITION)
     return plugin
 
 
@@ -72,7 +83,7 @@ def read_again(plugin: Plugin, by: User) -> str:
     """Have the index asked again."""
     with transaction.atomic():
         catalogue.refresh(plugin)
-        return note(by, plugin, "Being read from the package index again.")
+        return note(by, plugin, "read_plugin", "Being read from the package index again.")
 
 
 def describe(plugin: Plugin, description: str, by: User) -> None:
@@ -83,15 +94,24 @@ def describe(plugin: Plugin, description: str, by: User) -> None:
             .exclude(description=description)
             .update(description=description)
         ):
-            note(by, plugin, [{"changed": {"fields": ["Description"]}}])
+            note(by, plugin, "described_plugin", [{"changed": {"fields": ["Description"]}}])
 
 
 def approve(plugin: Plugin, release: Release, version: str, terms: Terms, by: User) -> Approval:
     """Say yes to one exact version. Raises Refused."""
     with transaction.atomic():
         approval = catalogue.approve(plugin, release, version, terms, by)
-        note(by, plugin, f"Approved {version} on {release}.")
+        note(by, plugin, "approved", f"Approved {version} on {release}.")
     return approval
+
+
+def renew(approval: Approval, by: User) -> str:
+    """Say that an approval is still good. Raises Refused."""
+    with transaction.atomic():
+        row = catalogue.renew(approval)
+        until = f"until {row.expires_at:%-d %B %Y}" if row.expires_at else "for ever"
+        words = f"The approval of {row.version} on {row.release} is good {until}."
+        return note(by, row.plugin, "renewed_approval", words)
 
 
 def withdraw(approval: Approval, by: User, *, rebuild: bool) -> tuple[Rebuilds, str]:
@@ -104,7 +124,7 @@ def withdraw(approval: Approval, by: User, *, rebuild: bool) -> tuple[Rebuilds, 
         else:
             catalogue.withdraw(approval, by)
             rebuilds = Rebuilds([], {})
-        note(by, approval.plugin, words)
+        note(by, approval.plugin, "withdrew_approval", words)
     return rebuilds, words
 
 
@@ -113,7 +133,7 @@ def grant(plugin: Plugin, workspace: Workspace, by: User) -> str:
     words = f"Granted to {workspace.slug}."
     with transaction.atomic():
         if catalogue.grant(plugin, workspace, by):
-            note(by, plugin, words)
+            note(by, plugin, "granted", words, of=workspace)
     return words
 
 
@@ -121,7 +141,8 @@ def take_back(plugin: Plugin, workspace: Workspace, by: User) -> str:
     """Take a grant back."""
     with transaction.atomic():
         catalogue.revoke(plugin, workspace)
-        return note(by, plugin, f"Taken back from {workspace.slug}.")
+        words = f"Taken back from {workspace.slug}."
+        return note(by, plugin, "took_grant_back", words, of=workspace)
 
 
 # --- releases ------------------------------------------------------------------------------------
@@ -132,30 +153,31 @@ def build(release: Release, by: User) -> str:
     words = f"A worker builds the image of {release}. Look here again in a minute."
     with transaction.atomic():
         releases.build_later(release)
-        return note(by, release, words)
+        return note(by, release, "built_release", words)
 
 
 def make_default(release: Release, by: User) -> str:
     """Have new workspaces get a release. Raises Refused."""
     with transaction.atomic():
         releases.make_default(release)
-        return note(by, release, f"New workspaces get {release}.")
+        return note(by, release, "made_release_default", f"New workspaces get {release}.")
 
 
 def offer(release: Release, by: User, *, offered: bool) -> str:
     """Offer a release, or stop that. Raises Refused."""
     with transaction.atomic():
         releases.offer(release, offered)
-        return note(
-            by, release, f"{release} is {'offered' if offered else 'not offered any more'}."
-        )
+        verb = "offered_release" if offered else "stopped_offering_release"
+        words = f"{release} is {'offered' if offered else 'not offered any more'}."
+        return note(by, release, verb, words)
 
 
 def try_out(release: Release, workspace: Workspace, by: User) -> tuple[Change, str]:
     """Move one workspace to a release, before all others. Raises Refused."""
     with transaction.atomic():
         change = changes.to_release(workspace, by, release)
-        return change, note(by, release, f"Changes over to {release}: {workspace.slug}.")
+        words = f"Changes over to {release}: {workspace.slug}."
+        return change, note(by, release, "tried_release", words, of=workspace)
 
 
 def roll_out(
@@ -164,7 +186,7 @@ def roll_out(
     """Begin to move all workspaces of one release to another. Raises Refused."""
     with transaction.atomic():
         rollout = rollouts.start(source, target, size, by, leave_out)
-        note(by, target, f"Began to roll it out: {rollout}.")
+        note(by, target, "began_rollout", f"Began to roll it out: {rollout}.")
     return rollout
 
 
@@ -173,7 +195,7 @@ def stop_rollout(rollout: Rollout, by: User) -> str:
     words = f"Stopped by {by}."
     with transaction.atomic():
         rollouts.stop(rollout, words)
-        return note(by, rollout, words)
+        return note(by, rollout, "stopped_rollout", words)
 
 
 # --- plans ---------------------------------------------------------------------------------------
@@ -183,24 +205,35 @@ def add_plan(by: User, values: Mapping[str, Any]) -> Plan:
     """Make a plan. Raises Refused."""
     with transaction.atomic():
         plan = plans.add(values)
-        note(by, plan, [{"added": {}}], ADDITION)
+        note(by, plan, "added_plan", [{"added": {}}], ADDITION)
     return plan
 
 
 def change_plan(plan: Plan, by: User, values: Mapping[str, Any], seen: str | None = None) -> Plan:
-    """Change a plan, for workspaces made from now on. Raises Refused."""
+    """Change a plan; its workspaces follow, a few at a time. Raises Refused."""
     with transaction.atomic():
         current, changed = plans.change(plan, values, seen)
         if changed:
             labels = [plans.LABELS[name] for name in changed]
-            note(by, current, [{"changed": {"fields": labels}}])
+            note(by, current, "edited_plan", [{"changed": {"fields": labels}}])
     return current
 
 
 # --- the trace -----------------------------------------------------------------------------------
 
 
-def note(by: User, row: Model, words: Any, kind: int = CHANGE) -> str:
-    """Write a line into a row's history, as the admin does by itself; return the words."""
-    LogEntry.objects.log_actions(by.pk, [row], kind, words, single_object=True)
+def note(
+    by: User,
+    row: Model,
+    verb: str,
+    words: Any,
+    kind: int = CHANGE,
+    *,
+    of: Workspace | None = None,
+) -> str:
+    """Write a line into a row's history and into the audit log, as `verb`; return the words.
+
+    `of` is the workspace that it concerns, so that its owners see it.
+    """
+    audit.log_deed(by, row, verb, words, kind, workspace=of.pk if of else None)
     return str(words)

@@ -61,7 +61,7 @@ def summary() -> Fleet:
     return Fleet(
         workspaces=sum(by_status.values()),
         by_status=by_status,
-        spares=_spares(),
+        spares=spares(),
         failing=_failing(),
         open_changes=_counts(Change.objects.filter(state=Change.State.OPEN), "step"),
         rollouts=Rollout.objects.filter(state=Rollout.State.RUNNING).count(),
@@ -83,7 +83,8 @@ def _by_status() -> dict[str, int]:
     return found
 
 
-def _spares() -> Spares:
+def spares() -> Spares:
+    """Count the spares."""
     wanted = Plan.objects.filter(is_default=True).values_list("spares", flat=True).first()
     there = Instance.objects.filter(spare=True, desired=Desired.RUNNING)
     found = there.aggregate(

@@ -1,5 +1,6 @@
 """What people type. Texts that only the database can judge come from workspaces.services."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -9,8 +10,8 @@ from django.urls import reverse_lazy
 from accounts import api_tokens
 from accounts.api_tokens import Scope
 from accounts.models import User
-from workspaces import outbox, outside, services, slugs, webhooks
-from workspaces.models import Workspace
+from workspaces import invitations, outbox, outside, services, slugs, webhooks
+from workspaces.models import Member, Role, Workspace
 
 _PLAIN = {"autocapitalize": "none", "autocomplete": "off", "spellcheck": "false"}
 
@@ -58,7 +59,7 @@ class NewWorkspaceForm(FocusedForm):
             attrs={
                 **_PLAIN,
                 "maxlength": slugs.MAX_LENGTH,
-                "placeholder": "made from the name",
+                "placeholder": "from its name",
                 "hx-get": reverse_lazy("workspace_slug"),
                 "hx-trigger": "input changed delay:250ms",
                 "hx-include": "#id_proposed",
@@ -209,3 +210,33 @@ class NewTokenForm(FocusedForm):
         """Return when it ends if it is made now; None for never."""
         days: int = self.cleaned_data["days"]
         return now + timedelta(days=days) if days else None
+
+
+class InviteForm(FocusedForm):
+    """Whom to invite, and as what."""
+
+    email = forms.CharField(
+        label="Email address",
+        max_length=invitations.MAX_EMAIL,
+        error_messages={"required": "Whom do you want to invite?"},
+        widget=forms.EmailInput(attrs={**_PLAIN, "placeholder": "ada@example.org"}),
+    )
+    role = forms.ChoiceField(
+        choices=[
+            (role.value, f"{role.label}: {invitations.ROLE_WORDS[role].removeprefix('you ')}")
+            for role in (Role.VIEWER, Role.EDITOR, Role.OWNER)
+        ],
+        initial=Role.VIEWER,
+        error_messages={"required": "Choose a role.", "invalid_choice": "Choose a role."},
+    )
+
+
+class TransferForm(forms.Form):
+    """Who takes a workspace over."""
+
+    to = forms.ChoiceField(label="New owner")
+
+    def __init__(self, *args: Any, members: Iterable[Member], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        to = cast(forms.ChoiceField, self.fields["to"])
+        to.choices = [(member.user_id, member.user.display_name) for member in members]

@@ -28,12 +28,14 @@ from django.views.decorators.http import require_safe
 from accounts import api_tokens
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken, User
+from accounts.names import OPERATOR
 from deploy import lifecycle, notify, tokens
 from deploy.models import Instance
 from deploy.states import FAILED_AFTER_ATTEMPTS, Desired, Status, StopReason
+from workspaces import support
 from workspaces.breaker import database_breaker
 from workspaces.handoff_tokens import digest
-from workspaces.models import Member, Role, Workspace, WorkspaceSession
+from workspaces.models import Member, Role, Visibility, Workspace, WorkspaceSession
 from workspaces.people import primary_email
 
 logger = logging.getLogger(__name__)
@@ -70,15 +72,30 @@ _STOPPED: Final[Mapping[StopReason, Verdict]] = {
 }
 
 
+# Who is at a public workspace without being a member. It counts as a viewer, which instances that
+# know nothing of visitors understand as well; those that do let it see less.
+VISITOR: Final[Mapping[str, str]] = {"id": "visitor", "name": "Visitor", "role": Role.VIEWER.value}
+
+
 @dataclass(frozen=True)
 class Visit:
-    """A member at a workspace, in person or by an API token, as the database has it now."""
+    """Somebody at a workspace, as the database has it now: a member, in person or by an API token,
+    or a visitor of one that everybody may read. `actor` is id, name and role.
+    """
 
     workspace: Workspace
-    user: User
-    role: str
-    name: str
+    actor: Mapping[str, str]
     token: ApiToken | None = None
+
+    @classmethod
+    def of_member(
+        cls, workspace: Workspace, user: User, role: str, name: str, token: ApiToken | None = None
+    ) -> "Visit":
+        return cls(workspace, {"id": str(user.pk), "name": name, "role": role}, token)
+
+    @property
+    def is_visitor(self) -> bool:
+        return self.actor is VISITOR
 
     @property
     def instance(self) -> Instance:
@@ -87,7 +104,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict, and the member whom it concerns, where there is one."""
+    """A verdict, and the visit that it concerns, where there is one."""
 
     verdict: Verdict
     visit: Visit | None = None
@@ -134,11 +151,6 @@ class Question:
         """Whether it may be asked twice."""
         return self.method in ("GET", "HEAD")
 
-    @property
-    def is_anonymous(self) -> bool:
-        """Whether nobody said who asks."""
-        return not self.session and not self.api_token
-
 
 # --- who is it? --------------------------------------------------------------------------------
 
@@ -152,8 +164,8 @@ def is_current(user: User, auth_hash: str) -> bool:
 def find_session(slug: str, token: str) -> WorkspaceSession | None:
     """Return the workspace session of this token if it is good; None otherwise. One query.
 
-    It carries two more attributes: `role` (None for somebody who is no member any more) and
-    `email`.
+    It carries three more attributes: `role` (None for somebody who is no member any more), `email`,
+    and `supports`: whether an operator came in to look at the data, and an owner lets them now.
     """
     now = timezone.now()
     cloud_session = Session.objects.filter(session_key=OuterRef("session_key"), expire_date__gt=now)
@@ -167,7 +179,11 @@ def find_session(slug: str, token: str) -> WorkspaceSession | None:
             user__is_active=True,
             expires_at__gt=now,
         )
-        .annotate(role=Subquery(member.values("role")[:1]), email=primary_email())
+        .annotate(
+            role=Subquery(member.values("role")[:1]),
+            email=primary_email(),
+            supports=Q(for_support=True, workspace__support_until__gt=now),
+        )
         .select_related("workspace__instance", "user__profile")
     )
     # Not first(): to put one row into an order takes Django longer than all the rest.
@@ -200,6 +216,20 @@ def find_place(slug: str, api_token: str) -> Member | None:
     return next(iter(found[:1]), None)
 
 
+def find_public(slug: str) -> Workspace | None:
+    """Return the workspace of this slug if everybody may read it. One query, and the same answer
+    for a private one, a deleted one and none.
+    """
+    found = Workspace.objects.filter(
+        slug=slug,
+        visibility=Visibility.PUBLIC,
+        deleted_at=None,
+        purged_at=None,
+        instance__purged_at=None,
+    )
+    return next(iter(found.select_related("instance")[:1]), None)
+
+
 def _name(user: User, email: str | None) -> str:
     profile = getattr(user, "profile", None)
     return (profile.display_name if profile else "") or email or f"user {user.pk}"
@@ -209,7 +239,7 @@ def _name(user: User, email: str | None) -> str:
 
 
 def verdict_of(instance: Instance) -> Verdict:
-    """Return what a member gets to hear of an instance in this state."""
+    """Return what those who may pass get to hear of an instance in this state."""
     desired = Desired(instance.desired)
     if desired is Desired.ABSENT:
         return Verdict.DELETING
@@ -223,19 +253,27 @@ def verdict_of(instance: Instance) -> Verdict:
 def _decide_by_session(slug: str, session_token: str) -> Decision:
     session = find_session(slug, session_token) if session_token else None
     if session is None:
-        return Decision(Verdict.SIGN_IN)
+        return _decide_for_visitor(slug, Verdict.SIGN_IN)
     role: str | None = getattr(session, "role", None)
-    if role is None:
-        return Decision(Verdict.NOT_FOUND)
     name = _name(session.user, getattr(session, "email", None))
-    return _decide_for(Visit(session.workspace, session.user, role, name))
+    if role is None and getattr(session, "supports", False) and support.may_look(session.user):
+        role, name = Role.VIEWER.value, OPERATOR
+    if role is None:
+        return _decide_for_visitor(slug, Verdict.NOT_FOUND)
+    return _decide_for(Visit.of_member(session.workspace, session.user, role, name))
+
+
+def _decide_for_visitor(slug: str, otherwise: Verdict) -> Decision:
+    """Let whoever is no member read what is public."""
+    workspace = find_public(slug)
+    return _decide_for(Visit(workspace, VISITOR)) if workspace else Decision(otherwise)
 
 
 def _decide_by_token(slug: str, text: str) -> Decision:
     """The token decides alone, and opens what its user may see: also operators' no more than that.
 
     All that it does not open costs the same two queries and has the same words, so that nobody
-    learns of what.
+    learns of what. What is public needs no token, and a wrong one is no way in.
     """
     place = find_place(slug, text)
     if place is None:
@@ -245,7 +283,7 @@ def _decide_by_token(slug: str, text: str) -> Decision:
     role = place.role if Scope.DATA in token.scopes else Role.VIEWER.value
     # Whoever reads logs inside the workspace wants to know that it was a program, and which.
     name = f"{_name(place.user, getattr(place, 'email', None))} (token {token.name})"
-    return _decide_for(Visit(place.workspace, place.user, role, name, token))
+    return _decide_for(Visit.of_member(place.workspace, place.user, role, name, token))
 
 
 def _decide_for(visit: Visit) -> Decision:
@@ -344,8 +382,10 @@ def _pass(visit: Visit) -> HttpResponse:
     response["X-Cloudapp-Upstream"] = instance.endpoint
     response["X-Cloudapp-Token"] = tokens.actor_token(
         instance,
-        {"id": str(visit.user.pk), "name": visit.name, "role": visit.role},
+        visit.actor,
         {"name": workspace.name, "url": settings.CLOUD_URL + workspace.get_absolute_url()},
+        public=workspace.is_public,
+        visitor=visit.is_visitor,
     )
     return response
 
@@ -359,12 +399,13 @@ def _answer(decision: Decision) -> HttpResponse:
     return response
 
 
-def _seconds(question: Question, decision: Decision) -> int:
+def _seconds(decision: Decision) -> int:
     """Return for how long the router may remember this answer; 0: not at all."""
     if decision.verdict is Verdict.PASS:
         return YES_SECONDS
+    # Nobody's too, whose yes was for a workspace that was public until now.
     turned_away = decision.verdict in (Verdict.SIGN_IN, Verdict.NOT_FOUND)
-    return NO_SECONDS if turned_away and not question.is_anonymous else 0
+    return NO_SECONDS if turned_away else 0
 
 
 @require_safe
@@ -375,7 +416,7 @@ def authorize(request: HttpRequest) -> HttpResponse:
         decision = decide_patiently(question)
         _note_use(decision)
     response = _answer(decision)
-    if seconds := _seconds(question, decision):
+    if seconds := _seconds(decision):
         response["X-Accel-Expires"] = str(seconds)
     return response
 

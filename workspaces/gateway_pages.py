@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from django.conf import settings
 from django.template.loader import render_to_string
 
-from deploy.router import Page
+from deploy.router import LOOK_AGAIN, Page
 from workspaces.api.problems import Problem
 from workspaces.gateway import Verdict
 
@@ -36,17 +36,19 @@ PROBLEMS: Mapping[str, str] = {
     "api-unavailable.problem": "unavailable",
     "api-too-large.problem": "too_large",
 }
+# Only the router knows it.
+_REQUEST_ID = '<!--# echo var="cloudapp_request" encoding="none" -->'
 
 
 def files() -> Mapping[str, str]:
     """Return the text of every file by its name, which is the page's with .html or .json."""
     texts: dict[str, str] = {}
     for page in PAGES:
-        texts[f"{page.name}.html"] = render_to_string(
-            f"gateway/{page.name}.html", {"page": page, "cloud_url": settings.CLOUD_URL}
-        )
+        values = {"page": page, "cloud_url": settings.CLOUD_URL, "look_again": LOOK_AGAIN}
+        texts[f"{page.name}.html"] = render_to_string(f"gateway/{page.name}.html", values)
         body = {"ok": False, "error": page.error, "status": str(page.name)}
         texts[f"{page.name}.json"] = json.dumps(body) + "\n"
     for name, code in PROBLEMS.items():
-        texts[name] = json.dumps(Problem(code).body("/api/")) + "\n"
+        body = Problem(code).body("/api/") | {"request_id": "REQUEST"}
+        texts[name] = json.dumps(body).replace("REQUEST", _REQUEST_ID) + "\n"
     return texts

@@ -25,12 +25,15 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
 
+from accounts import audit
 from accounts.models import User
 from deploy.router import PAGES_POLICY
-from workspaces.access import get_workspace
-from workspaces.gateway import find_session, is_current
+from workspaces import support
+from workspaces.access import memberships
+from workspaces.gateway import find_public, find_session, is_current
 from workspaces.handoff_tokens import (
     SESSION_COOKIE,
+    START,
     STATE_COOKIE,
     digest,
     new_token,
@@ -43,7 +46,6 @@ CODE_SECONDS = 30
 STATE_SECONDS = 3600
 SESSION_SECONDS = 14 * 86400
 
-START = "/-/cloudapp/start"
 SIGN_IN = "/-/cloudapp/sign-in"
 SIGN_OUT = "/-/cloudapp/sign-out"
 # The router lets these, and no other path of a workspace's host, through to us.
@@ -103,19 +105,30 @@ def start(request: HttpRequest) -> HttpResponse:
 @never_cache
 @login_required
 def enter(request: HttpRequest, slug: str) -> HttpResponse:
-    """At the cloud host: give a member a code for the workspace's host. 404 for strangers."""
-    workspace = get_workspace(request.user, slug)
-    state = request.GET.get("state", "")
+    """At the cloud host: give a member a code for the workspace's host. 404 for strangers.
+
+    Operators too are strangers, unless an owner lets them look. Where everybody may read, strangers
+    are led back: they see it as they are.
+    """
+    user = cast(User, request.user)  # login_required
     came_for = safe_next(request.GET.get("next", "/"))
+    member = memberships(user).filter(workspace__slug=slug).first()
+    workspace = member.workspace if member else support.find(user, slug)
+    if workspace is None:
+        if (public := find_public(slug)) is None:
+            raise Http404("no such workspace")
+        return _redirect(public.url.rstrip("/") + came_for)
+    state = request.GET.get("state", "")
     if len(state) != 64 or not request.session.session_key:
-        # Nobody asked at the workspace's host: begin there.
-        return _redirect(workspace.url.rstrip("/") + came_for)
+        # Nobody asked at the workspace's host: begin there. A public one would not ask.
+        begin = f"{START}?" if workspace.is_public else ""
+        return _redirect(f"{workspace.url.rstrip('/')}{begin}{came_for}")
     code = new_token()
     SignInCode.objects.create(
         digest=digest(code),
         state_digest=state,
         workspace=workspace,
-        user=cast(User, request.user),  # login_required
+        user=user,
         session_key=request.session.session_key,
         expires_at=timezone.now() + timedelta(seconds=CODE_SECONDS),
     )
@@ -176,10 +189,17 @@ def _open_session(code: SignInCode) -> str | None:
     Between the code and now somebody may have signed out, or have been removed.
     """
     cloud_session = _cloud_session(code)
-    member = Member.objects.filter(workspace=code.workspace, user=code.user)
-    if cloud_session is None or not code.user.is_active or not member.exists():
+    if cloud_session is None or not code.user.is_active:
         return None
     auth_hash, ends = cloud_session
+    members = Member.objects.filter(workspace=code.workspace)
+    for_support = not members.filter(user=code.user).exists()
+    if for_support:
+        workspace = support.find(code.user, code.workspace.slug)
+        if workspace is None or workspace.support_until is None:
+            return None
+        ends = min(ends, workspace.support_until)
+        support.note_entry(workspace, code.user)
     token = new_token()
     WorkspaceSession.objects.create(
         digest=digest(token),
@@ -187,8 +207,10 @@ def _open_session(code: SignInCode) -> str | None:
         user=code.user,
         session_key=code.session_key,
         auth_hash=auth_hash,
+        for_support=for_support,
         expires_at=min(ends, timezone.now() + timedelta(seconds=SESSION_SECONDS)),
     )
+    audit.note(code.user, "signed_in_at_workspace", code.workspace, workspace=code.workspace_id)
     return token
 
 

@@ -10,6 +10,9 @@ _PREFIX = "__Host-" if settings.SECURE else ""
 SESSION_COOKIE = f"{_PREFIX}cloudapp_workspace"
 STATE_COOKIE = f"{_PREFIX}cloudapp_state"
 
+# Where signing in at a workspace's own host begins; the whole query is the path to come back to.
+START = "/-/cloudapp/start"
+
 # Quoted once more, an address must still fit into the web server's 4,094 characters.
 _LONGEST_NEXT = 1200
 

@@ -1,6 +1,6 @@
 """What happened to a workspace, in words: what people did, and what its instance did."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from accounts.models import User
+from accounts.names import shown_name
 from workspaces import events
 from workspaces.models import Workspace
 
@@ -19,16 +20,33 @@ DEED_WORDS: Mapping[str, str] = {
     "restarted": "restarted it",
     "deleted": "deleted the workspace",
     "restored": "brought the workspace back",
+    "asked_for_change": "asked for a change of the plugins",
     "changed_plugins": "changed the plugins",
     "changed_metadata": "changed the metadata",
     "set_secret": "set a secret",
     "removed_secret": "removed a secret",
+    "added_member": "added a member",
     "changed_role": "changed a role",
+    "made_owner": "made an owner, for there was none left:",
     "removed_member": "removed a member",
     "left": "left the workspace",
+    "invited": "invited",
+    "resent_invitation": "sent an invitation again:",
+    "withdrew_invitation": "withdrew the invitation of",
+    "joined": "joined",
+    "transferred": "handed the workspace over",
+    "made_public": "made the workspace public: everybody may read it",
+    "made_private": "made the workspace private again",
     "suspended": "suspended the workspace:",
     "resumed": "lifted the suspension",
     "changed_plan": "changed the plan",
+    "retried": "had it tried again",
+    "rebuilt": "had its image built anew",
+    "gave_up_change": "gave up the change that was under way",
+    "forgotten": "let go of it, for its container is gone for good:",
+    "allowed_support": "let the operators look at the data",
+    "ended_support": "closed the data to the operators",
+    "entered_support": "came in to look at the data",
     "added_webhook": "added the webhook",
     "changed_webhook": "changed the webhook",
     "rotated_webhook": "gave a new secret to the webhook",
@@ -51,6 +69,8 @@ _SAID_BY_DEEDS = (
     "claimed",
     "observed",
     "set_secret",
+    "retry",
+    "forgotten",
 )
 
 EVENT_WORDS: Mapping[str, str] = {
@@ -59,6 +79,10 @@ EVENT_WORDS: Mapping[str, str] = {
     "stop_idle": "Went to sleep: nobody used it for a while",
     "stop_operator": "The operators suspended it",
     "change_spec": "The operators changed what it may use",
+    "change_limits": "The operators changed what it may use",
+    "disk_nearly_full": "Its disk is nearly full",
+    "disk_full": "Its disk is full, so nothing can be added",
+    "disk_fine": "Its disk has room again",
     "set_secret": "A secret changed, so it is made anew",
     "change_plugins": "Changed over to the new set of plugins",
     "roll_back": "Went back to the old set of plugins",
@@ -80,6 +104,8 @@ EVENT_WORDS: Mapping[str, str] = {
     "want_absent": "Asked to be removed; the data stays for now",
     "succeeded": "Its data went over to a new instance",
     "observed": "It was found in another state",
+    "retry": "Asked to try again",
+    "forgotten": "Let go of: its container is gone",
 }
 
 FAILURE_WORDS: Mapping[str, str] = {
@@ -120,13 +146,12 @@ def rows_of(workspace: Workspace) -> QuerySet[Any, dict[str, Any]]:
 
 def recent(workspace: Workspace, limit: int) -> list[Entry]:
     """Return the newest so many, in words."""
-    return entries(events.newest(workspace, limit, leave_out=_SAID_BY_DEEDS))
+    return entries(workspace, events.newest(workspace, limit, leave_out=_SAID_BY_DEEDS))
 
 
-def entries(rows: list[dict[str, Any]]) -> list[Entry]:
-    """Return the words for some of `rows_of`'s rows."""
-    people = User.objects.with_names().filter(pk__in={row["who_id"] for row in rows} - {None})
-    names = {person.pk: person.display_name for person in people}
+def entries(workspace: Workspace, rows: list[dict[str, Any]]) -> list[Entry]:
+    """Return the words for some of `rows_of`'s rows, for its members."""
+    names = names_in(rows, workspace)
     found: list[Entry] = []
     for row in rows:
         entry = _entry(row, names)
@@ -146,6 +171,26 @@ def _repeats(later: Entry, entry: Entry) -> bool:
 def _entry(row: dict[str, Any], names: Mapping[int, str]) -> Entry:
     who = who_of(row, names) or ""
     return Entry(row["at"], who, words_of(row), row["more"], row["duration_ms"], row["failed"])
+
+
+def names_in(rows: Iterable[Mapping[str, Any]], of: Workspace | None) -> dict[int, str]:
+    """Return what those who did something are called; `of` as in `names_of`."""
+    who = {row["who_id"] for row in rows} - {None}
+    return names_of(User.objects.with_names().filter(pk__in=who), of)
+
+
+def names_of(people: Iterable[User], of: Workspace | None) -> dict[int, str]:
+    """Return what people are called by the members `of` a workspace; without one, by operators."""
+    people, members = list(people), None
+    if of is not None:  # no query where nobody is an operator
+        staff = [person.pk for person in people if person.is_staff]
+        members = set(of.members.filter(user__in=staff).values_list("user_id", flat=True))
+    return {person.pk: shown_name(person, members) for person in people}
+
+
+def name_of(person: User, of: Workspace | None) -> str:
+    """Return what one of them is called."""
+    return names_of([person], of)[person.pk]
 
 
 def who_of(row: Mapping[str, Any], names: Mapping[int, str]) -> str | None:

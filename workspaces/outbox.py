@@ -5,20 +5,18 @@ workspaces.sending; losing that call loses nothing, because the beat looks for w
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from celery import current_app
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import Q, Subquery
 from django.utils import timezone
 
 from accounts.models import User
 from deploy.models import InstanceEvent
 from deploy.states import Status
-from workspaces import history
+from workspaces import calls, history
 from workspaces.models import Activity, Delivery, Webhook, Workspace
 
 PING = "ping"
@@ -26,7 +24,7 @@ PING = "ping"
 # The one list of what a webhook can hear of: docs, forms and API show it.
 TYPES: Mapping[str, str] = {
     "workspace.created": "Somebody made a workspace; only operators' webhooks hear of it.",
-    "workspace.updated": "It got another name, other metadata or another plan.",
+    "workspace.updated": "It got another name, other metadata, another plan or another visibility.",
     "workspace.restored": "Its deletion was undone.",
     "workspace.provisioning": "It is coming up.",
     "workspace.running": "It is up and answers.",
@@ -34,6 +32,7 @@ TYPES: Mapping[str, str] = {
     "workspace.stopped": "An owner stopped it.",
     "workspace.suspended": "The operators suspended it.",
     "workspace.failed": "Something keeps it from running.",
+    "workspace.disk": "Its disk is nearly full, full, or has room again.",
     "workspace.deleting": "It was deleted; its data is kept for a while, and that can be undone.",
     "workspace.deleted": "Its data was removed for good.",
     "plugins.changed": "It runs another set of plugins, or another release.",
@@ -48,14 +47,25 @@ _TYPES_OF_DEEDS: Mapping[str, str] = {
     "renamed": "workspace.updated",
     "changed_metadata": "workspace.updated",
     "changed_plan": "workspace.updated",
+    "made_public": "workspace.updated",
+    "made_private": "workspace.updated",
     "restored": "workspace.restored",
     "changed_plugins": "plugins.changed",
-    "added_member": "members.changed",
+    "joined": "members.changed",
+    "transferred": "members.changed",
     "changed_role": "members.changed",
+    "made_owner": "members.changed",
     "removed_member": "members.changed",
     "left": "members.changed",
     "set_secret": "secrets.changed",
     "removed_secret": "secrets.changed",
+}
+
+# Events that are told of although they bring about no status.
+_TYPES_OF_EVENTS: Mapping[str, str] = {
+    "disk_nearly_full": "workspace.disk",
+    "disk_full": "workspace.disk",
+    "disk_fine": "workspace.disk",
 }
 
 if missing := {f"workspace.{status}" for status in Status} - set(TYPES):
@@ -77,17 +87,20 @@ def note_deed(deed: Activity) -> None:
             deed.verb,
             history.words_of({"deed": True, "what": deed.verb}),
             id=deed.pk,
-            who=deed.user.display_name if deed.user else None,
+            who=history.name_of(deed.user, workspace) if deed.user else None,
             detail=deed.detail,
         )
         _write(hooks, type, workspace, told)
 
 
 def hear(event: InstanceEvent, **_: Any) -> None:
-    """Write what webhooks are told of an event that brought about a status. In its transaction."""
-    if not event.status:
+    """Write what webhooks are told of an event, in its transaction: of those that are news to them.
+
+    These bring about a status, or say how the disk is.
+    """
+    type = _TYPES_OF_EVENTS.get(event.kind) or (event.status and f"workspace.{event.status}")
+    if not type:
         return
-    type = f"workspace.{event.status}"
     mine = Workspace.objects.filter(instance=event.instance_id)
     # A subquery: with a join, Postgres would look at every webhook that there is.
     hooks = _listeners(type, Q(workspace=Subquery(mine.values("pk"))))
@@ -99,7 +112,7 @@ def hear(event: InstanceEvent, **_: Any) -> None:
         event.kind,
         history.words_of({"deed": False, "what": event.kind, "failed": event.failed}),
         id=event.pk,
-        status=event.status,
+        status=event.status or None,
         detail=event.message,
         duration_ms=event.duration_ms,
         failed=event.failed,
@@ -109,7 +122,8 @@ def hear(event: InstanceEvent, **_: Any) -> None:
 
 def write_ping(webhook: Webhook, by: User) -> Delivery:
     """Write a message that tells of nothing: somebody wants to see one arrive."""
-    told = _event(timezone.now(), PING, "asked for a test message", who=by.display_name)
+    who = history.name_of(by, webhook.workspace)
+    told = _event(timezone.now(), PING, "asked for a test message", who=who)
     (delivery,) = _write([webhook], PING, webhook.workspace, told)
     return delivery
 
@@ -187,33 +201,9 @@ def _iso(at: datetime) -> str:
 # --- waking a worker -----------------------------------------------------------------------------
 
 
-class _Call:
-    """One call to the broker for all messages of a transaction: one that hangs costs its time."""
-
-    def __init__(self, pks: list[str], seconds: float) -> None:
-        self.pks = pks
-        self.seconds = seconds
-
-    def __call__(self) -> None:
-        with suppress(Exception):  # whatever the broker's client raises: the beat looks for more
-            current_app.send_task(
-                "workspaces.tasks.send_webhook", self.pks, countdown=self.seconds or None
-            )
+_SEND = "workspaces.tasks.send_webhook"
 
 
 def wake(*deliveries: Delivery, seconds: float = 0) -> None:
     """Have workers send them once the transaction is in, `seconds` later."""
-    pks = [str(delivery.pk) for delivery in deliveries]
-    if not pks:
-        return
-    for _, waiting, *_ in connection.run_on_commit:  # what was rolled back is not among it
-        if isinstance(waiting, _Call) and waiting.seconds == seconds:
-            waiting.pks += pks
-            return
-    transaction.on_commit(_Call(pks, seconds))
-
-
-def pass_on(pks: Sequence[str]) -> None:
-    """Have other workers send these."""
-    if pks:
-        _Call([*pks], 0)()
+    calls.after_commit(_SEND, [delivery.pk for delivery in deliveries], seconds)

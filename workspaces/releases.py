@@ -7,7 +7,7 @@ from functools import partial
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import BooleanField, Case, F, Q, QuerySet, When
 from django.utils import timezone
 
 from deploy import images, locks
@@ -15,7 +15,7 @@ from deploy.builder import Builder
 from deploy.images import ImageError
 from deploy.models import Image, Instance
 from workspaces import sets
-from workspaces.models import Change, Release
+from workspaces.models import Change, Release, Workspace
 from workspaces.services import Refused
 
 logger = logging.getLogger(__name__)
@@ -92,6 +92,27 @@ def offer(release: Release, offered: bool) -> None:
     Release.objects.filter(pk=release.pk).update(offered=offered)
     if offered and not is_ready(release):
         build_later(release)
+
+
+# --- which images are older ---------------------------------------------------------------------
+
+# What this software puts into every image of a release; plugins are each workspace's own.
+_OURS = ["files", "base"]
+
+
+def behind() -> QuerySet[Workspace]:
+    """Return live workspaces whose image is older than their release's: from before an upgrade."""
+    same = Q(
+        **{
+            f"instance__image__inputs__{name}": F(f"release__image__inputs__{name}")
+            for name in _OURS
+        }
+    )
+    newest = Q(release__image__state=Image.State.READY, release__image__inputs__has_keys=_OURS)
+    there = Workspace.objects.filter(newest, deleted_at=None)
+    # Not `exclude(same)`: of an image that says nothing of one part, that would be unknown.
+    current = Case(When(same, then=True), default=False, output_field=BooleanField())
+    return there.alias(current=current).filter(current=False)
 
 
 # --- which images are needed ---------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 Each move is an ordinary change, so a workspace that does not come up is back on its old image by
 itself. The first one that fails stops the roll-out; those that moved before stay where they are.
+
+From a release to itself, it takes those to its newest image that have an older one: after an
+upgrade of this software.
 """
 
 from collections.abc import Iterable
@@ -29,8 +32,9 @@ def start(
     leave_out: Iterable[Workspace] = (),
 ) -> Rollout:
     """Begin to move all workspaces of `source` to `target`. Raises Refused."""
-    if source.pk == target.pk:
-        raise Refused("Choose another release than the one that is rolled out.", "source")
+    if source.pk == target.pk and not releases.behind().filter(release=source).exists():
+        words = f"All workspaces of {source} have its newest image. Choose another release."
+        raise Refused(words, "source")
     if not releases.is_ready(target):
         raise Refused(f"The image of {target} is not ready. Build it first.")
     try:
@@ -102,10 +106,12 @@ def _begin_batch(rollout: Rollout) -> None:
 
 def remaining(rollout: Rollout) -> QuerySet[Workspace]:
     """Return the workspaces that it has still to move."""
-    live = Workspace.objects.filter(deleted_at=None, release=rollout.from_release)
+    same = rollout.from_release_id == rollout.to_release_id
+    live = releases.behind() if same else Workspace.objects.filter(deleted_at=None)
     tried = rollout.changes.values("workspace")
     return (
-        live.exclude(slug__in=rollout.skipped)
+        live.filter(release=rollout.from_release)
+        .exclude(slug__in=rollout.skipped)
         .exclude(pk__in=tried)
         .select_related("instance", "plan", "release")
         .order_by("slug")

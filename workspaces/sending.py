@@ -228,7 +228,7 @@ def _switch_off(webhook: Webhook, reason: str) -> None:
     """Send it nothing more, and say so in the workspace's history."""
     workspace = None
     if webhook.workspace_id:  # held first, as whoever changes a webhook does
-        rows = Workspace.objects.select_for_update(of=("self", "instance"))
+        rows = Workspace.objects.select_for_update(of=("self", "instance"), no_key=True)
         workspace = rows.select_related("instance").get(pk=webhook.workspace_id)
     # With another address meanwhile it is not the one that said so.
     on = Webhook.objects.filter(pk=webhook.pk, active=True, url=webhook.url)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
 from math import ceil
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -21,12 +22,21 @@ from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from accounts.models import User
-from deploy import lifecycle, spares
+from deploy import lifecycle, spares, trace
 from deploy.models import Image, Instance
 from deploy.spares import Stock
 from deploy.states import Desired, Status, StopReason
-from workspaces import access, activity, slugs
-from workspaces.models import Activity, IdempotencyKey, Member, Plan, Release, Role, Workspace
+from workspaces import access, activity, notices, slugs
+from workspaces.models import (
+    Activity,
+    IdempotencyKey,
+    Member,
+    Plan,
+    Release,
+    Role,
+    Visibility,
+    Workspace,
+)
 
 MAX_NAME = 80
 METADATA_NAMES = 20
@@ -34,6 +44,8 @@ METADATA_LENGTH = 500
 METADATA_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
 SLUG_TRIES = 5
 RESTARTS_PER_HOUR = 30
+# What brings a workspace a fresh container.
+_RESTARTS = ("restarted", "set_secret", "restored")
 KEYS_KEPT_SECONDS = 86400
 KEYS_KEPT_PER_USER = 10_000
 NO_REASON_KEPT = "No reason was kept."
@@ -221,6 +233,9 @@ def _create(user: User, name: str, slug: str, metadata: dict[str, str]) -> Works
     activity.note(workspace, user, "created")
     if spare:
         lifecycle.record_claimed(spare)
+    # Volumes are named by the instance: after an older database was restored, only the log says
+    # whose one is that it does not know.
+    trace.add(workspace=slug, instance=str(instance.pk))
     return workspace
 
 
@@ -246,9 +261,12 @@ def update(
     *,
     name: str | None = None,
     metadata: Mapping[str, str | None] | None = None,
+    visibility: Visibility | None = None,
     seen: str | None = None,
 ) -> None:
-    """Change the name, or parts of the metadata: None takes a name out of it. Raises Refused.
+    """Change the name, the visibility, or parts of the metadata: None takes a name out of it.
+
+    Raises Refused.
 
     With `seen`, a `version_of` it, only if it still is as it was then.
     """
@@ -266,7 +284,31 @@ def update(
             activity.note(current, user, "renamed", f"from “{old_name}” to “{current.name}”")
         if current.metadata != old_metadata:
             activity.note(current, user, "changed_metadata")
+        if visibility is not None:
+            _set_visibility(current, user, visibility)
     workspace.name, workspace.metadata = current.name, current.metadata
+    workspace.visibility = current.visibility
+
+
+def set_visibility(workspace: Workspace, user: User, visibility: Visibility) -> None:
+    """Let everybody read it, or its members only. Raises Refused.
+
+    The router asks again within seconds, so that is how long a door stays open.
+    """
+    with changing(workspace, user, "change_visibility") as current:
+        _set_visibility(current, user, visibility)
+    workspace.visibility = visibility
+
+
+def _set_visibility(current: Workspace, user: User, visibility: Visibility) -> None:
+    """Operators may do to a workspace what its owners may, but not show its data to everybody."""
+    if current.visibility == visibility:
+        return
+    demand(current, user, "change_visibility")
+    demand_owner(current, user, "Only an owner decides who may read a workspace.")
+    current.visibility = visibility
+    current.save(update_fields=["visibility"])
+    activity.note(current, user, f"made_{visibility}")
 
 
 def version_of(workspace: Workspace) -> str:
@@ -275,6 +317,7 @@ def version_of(workspace: Workspace) -> str:
         str(workspace.pk),
         workspace.name,
         sorted(workspace.metadata.items()),
+        workspace.visibility,
         workspace.plan_id,
         workspace.release_id,
         sorted(approval.pk for approval in workspace.plugins.all()),
@@ -354,7 +397,7 @@ def delete(workspace: Workspace, user: User) -> None:
         purge_at = now + timedelta(seconds=settings.DELETE_GRACE_SECONDS)
         lifecycle.want_absent(current.instance.pk, purge_at)
         Workspace.objects.filter(pk=current.pk).update(deleted_at=now)
-        activity.note(current, user, "deleted")
+        notices.deletion(activity.note(current, user, "deleted"), purge_at)
 
 
 def undelete(workspace: Workspace, user: User) -> None:
@@ -365,11 +408,13 @@ def undelete(workspace: Workspace, user: User) -> None:
         with locked(workspace, user, "undelete") as current:
             if current.deleted_at is None:
                 return
+            hold_to_restarts(current, user)
             successor = lifecycle.succeed(current.instance.pk)
             Workspace.objects.filter(pk=current.pk).update(deleted_at=None, instance=successor)
             if current.suspended_reason:  # what operators stopped, only they start again
                 lifecycle.want_stopped(successor.pk, StopReason.OPERATOR)
             activity.note(current, user, "restored")
+            notices.restored(current)
 
 
 # --- helpers -----------------------------------------------------------------------------------
@@ -377,15 +422,24 @@ def undelete(workspace: Workspace, user: User) -> None:
 
 @contextmanager
 def locked(
-    workspace: Workspace, user: User | None = None, ability: str = "see"
+    workspace: Workspace,
+    user: User | None = None,
+    ability: str = "see",
+    *,
+    person: int | None = None,
 ) -> Iterator[Workspace]:
     """Open a transaction that holds the rows of the workspace and its instance.
 
-    With a `user`, one that still may do this to it, or Refused.
+    With a `user`, one that still may do this to it, or Refused. With a `person` the row of that
+    user too, and first, as whoever looks at somebody's quota does.
     """
-    rows = Workspace.objects.select_for_update(of=("self", "instance")).select_related("instance")
+    # Not its key: who holds an instance and writes about its workspace, a mail, need not wait.
+    rows = Workspace.objects.select_for_update(of=("self", "instance"), no_key=True)
+    rows = rows.select_related("instance")
     try:
         with transaction.atomic():
+            if person is not None:
+                _hold_person(person)
             current = rows.get(pk=workspace.pk)
             if user is not None:
                 demand(current, user, ability)
@@ -396,10 +450,14 @@ def locked(
 
 @contextmanager
 def changing(
-    workspace: Workspace, user: User | None = None, ability: str = "see"
+    workspace: Workspace,
+    user: User | None = None,
+    ability: str = "see",
+    *,
+    person: int | None = None,
 ) -> Iterator[Workspace]:
     """As `locked`, but a workspace that is being deleted takes no changes."""
-    with locked(workspace, user, ability) as current:
+    with locked(workspace, user, ability, person=person) as current:
         if current.deleted_at is not None:
             raise Refused("This workspace is deleted. Bring it back first.", code="deleted")
         yield current
@@ -420,19 +478,50 @@ def demand(workspace: Workspace, user: User, ability: str) -> None:
         raise Refused(words, code="role_too_low")
 
 
+def demand_owner(
+    workspace: Workspace, user: User, words: str = "Only an owner may do this."
+) -> None:
+    """Ask for an owner where operators may not either: it is not theirs to give. Raises Refused.
+
+    The caller holds the row.
+    """
+    if not workspace.members.filter(user=user, role=Role.OWNER).exists():
+        raise Refused(words, code="role_too_low")
+
+
 def _hold_to_quota(user: User, plan: Plan) -> None:
     """Lock the owner's row, so that two requests at once cannot both take the last place."""
-    User.objects.select_for_update(no_key=True).get(pk=user.pk)
-    owned = Instance.objects.filter(
-        workspace__members__user=user,
-        workspace__members__role=Role.OWNER,
-        workspace__deleted_at=None,
-    ).count()
+    _hold_person(user.pk)
+    owned = _owned(user)
     if owned >= plan.max_workspaces:
         raise QuotaReached(
             f"You have {owned} workspaces, as many as your plan allows. "
             "Delete one that you no longer need, or ask the operators for more."
         )
+
+
+def room_to_own(workspace: Workspace, user: User) -> None:
+    """Refuse to make somebody an owner who has as many workspaces as the plan of this one allows.
+
+    Their row is held, as by `locked` with a `person`.
+    """
+    if _owned(user) >= workspace.plan.max_workspaces:
+        raise QuotaReached(
+            f"{user.display_name} owns as many workspaces as a person may. First one of those has "
+            "to be deleted or handed over, or the operators asked for more."
+        )
+
+
+def _hold_person(pk: int) -> None:
+    User.objects.select_for_update(no_key=True).filter(pk=pk).first()
+
+
+def _owned(user: User) -> int:
+    return Instance.objects.filter(
+        workspace__members__user=user,
+        workspace__members__role=Role.OWNER,
+        workspace__deleted_at=None,
+    ).count()
 
 
 def _hold_to_rate(user: User) -> None:
@@ -443,10 +532,18 @@ def _hold_to_rate(user: User) -> None:
     made = Activity.objects.filter(user=user, verb="created", at__gt=lately)
     if made.count() < settings.CREATIONS_PER_HOUR:
         return
-    oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
-    seconds = max(1, ceil((oldest - lately).total_seconds()))
+    seconds = seconds_until_room(made, "at", timedelta(hours=1))
     words = f"You made {settings.CREATIONS_PER_HOUR} workspaces within an hour, as many as you may."
     raise TooOften(f"{words} Try again later.", "too_many_creations", seconds)
+
+
+def seconds_until_room(made: QuerySet[Any], field: str, span: timedelta) -> int:
+    """Return in how many seconds the oldest of these, by its time in `field`, is older than `span`.
+
+    Then there is room for one more, where they are as many as there may be within that time.
+    """
+    oldest = made.order_by(field).values_list(field, flat=True).first() or timezone.now()
+    return max(1, ceil((oldest + span - timezone.now()).total_seconds()))
 
 
 def hold_to_restarts(workspace: Workspace, user: User) -> None:
@@ -454,14 +551,13 @@ def hold_to_restarts(workspace: Workspace, user: User) -> None:
     if user.is_staff:
         return
     lately = timezone.now() - timedelta(hours=1)
-    made = workspace.activities.filter(verb__in=("restarted", "set_secret"), at__gt=lately)
+    made = workspace.activities.filter(verb__in=_RESTARTS, at__gt=lately)
     if made.count() < RESTARTS_PER_HOUR:
         return
-    oldest = made.order_by("at").values_list("at", flat=True).first() or timezone.now()
-    seconds = max(1, ceil((oldest - lately).total_seconds()))
+    seconds = seconds_until_room(made, "at", timedelta(hours=1))
     words = (
-        f"It was restarted or given a secret {RESTARTS_PER_HOUR} times within an hour, as often as "
-        "it may be. Try again later."
+        f"It was restarted, brought back or given a secret {RESTARTS_PER_HOUR} times within an "
+        "hour, as often as it may be. Try again later."
     )
     raise TooOften(words, "too_many_requests", seconds)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
 
 from deploy import locks
 from workspaces.models import Approval, Grant, Release, Workspace
@@ -36,8 +37,11 @@ def returnable(workspace: Workspace, release: Release, had: Iterable[int]) -> Qu
 
 def _open_to(workspace: Workspace, release: Release, *states: str) -> QuerySet[Approval]:
     granted = Grant.objects.filter(workspace=workspace, plugin=OuterRef("plugin"))
+    # Whoever has a plugin keeps it, also on terms that nobody new gets.
+    has_it = Approval.objects.filter(workspaces=workspace, plugin=OuterRef("plugin"))
+    good = Q(expires_at=None) | Q(expires_at__gt=timezone.now()) | Exists(has_it)
     return (
-        Approval.objects.filter(release=release, state__in=states, required=False)
+        Approval.objects.filter(good, release=release, state__in=states, required=False)
         .filter(Q(reach=Approval.Reach.EVERYONE) | Exists(granted))
         .select_related("plugin", "release")
         .order_by("plugin__name")

@@ -9,10 +9,22 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts import api_tokens
+from deploy import usage
 from deploy.base_image import PYTHON
 from deploy.engines import get_builder
 from deploy.index import Target
-from workspaces import catalogue, change_runs, outbox, releases, rollouts, sending, services
+from workspaces import (
+    calls,
+    catalogue,
+    change_runs,
+    invitations,
+    mailing,
+    plans,
+    releases,
+    rollouts,
+    sending,
+    services,
+)
 from workspaces.models import Approval, Change, Plugin, Release, SignInCode, WorkspaceSession
 
 
@@ -33,8 +45,11 @@ def clear_expired() -> None:
     WorkspaceSession.objects.filter(expires_at__lt=now).delete()
     services.release_purged()
     sending.prune()
+    mailing.prune()
+    invitations.prune()
     services.forget_old_keys()
     api_tokens.prune()
+    usage.forget()
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
 
 
@@ -78,6 +93,13 @@ def run_rollouts() -> None:
 
 
 @shared_task
+def follow_plans() -> None:
+    """Take the workspaces whose plan has changed a step further."""
+    if plans.follow_all():
+        current_app.send_task("workspaces.tasks.follow_plans")
+
+
+@shared_task
 def look_for_newer() -> None:
     """Read every plugin anew, so that operators see newer versions."""
     catalogue.refresh_all()
@@ -92,14 +114,22 @@ def prune_images() -> None:
 @shared_task
 def send_webhook(pk: str, *others: str) -> None:
     """Send a webhook's message, if it is due. Other workers send the others meanwhile."""
-    outbox.pass_on(others)
+    calls.now(send_webhook.name, others)
     sending.send(pk)
+
+
+@shared_task
+def send_mail(pk: str, *others: str) -> None:
+    """Send a mail, if it is due. Other workers send the others meanwhile."""
+    calls.now(send_mail.name, others)
+    mailing.send(pk)
 
 
 @shared_task
 def take_up() -> None:
     """Find work whose task was lost, and the worker that died at it."""
     sending.give_up_too_many()
+    mailing.settle()
     # Without its image nobody can make a workspace; one that cannot be built says why on its page.
     unbuilt = Release.objects.filter(offered=True, image=None, error="")
     left: tuple[tuple[str, QuerySet[Any]], ...] = (
@@ -108,6 +138,7 @@ def take_up() -> None:
         ("lock_approval", Approval.objects.filter(state=Approval.State.LOCKING)),
         ("run_change", Change.objects.filter(state=Change.State.OPEN)),
         ("send_webhook", sending.due()),
+        ("send_mail", mailing.due()),
     )
     for task, rows in left:
         for pk in rows.values_list("pk", flat=True):

@@ -124,7 +124,7 @@ def _make(request: SignedInRequest, form: NewTokenForm) -> HttpResponse:
 def revoke(request: SignedInRequest, token_id: int) -> HttpResponse:
     """End a token at once, and all that were made with it."""
     token = get_object_or_404(ApiToken, pk=token_id, user=request.user)
-    along = api_tokens.revoke(token) - 1
+    along = api_tokens.revoke(token, by=request.user) - 1
     messages.success(request, f"“{token.name}” is revoked{_along(along)}.")
     return redirect("account_tokens")
 

@@ -2,7 +2,15 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from workspaces import gateway_urls, plugin_views, token_views, views, webhook_views
+from workspaces import (
+    audit_views,
+    gateway_urls,
+    plugin_views,
+    team_views,
+    token_views,
+    views,
+    webhook_views,
+)
 
 # The cloud pages. `new` can be no slug: it is reserved.
 web: list[URLPattern] = [
@@ -18,6 +26,7 @@ web: list[URLPattern] = [
     path("workspaces/<slug:slug>/stop/", views.stop, name="workspace_stop"),
     path("workspaces/<slug:slug>/restart/", views.restart, name="workspace_restart"),
     path("workspaces/<slug:slug>/rename/", views.rename, name="workspace_rename"),
+    path("workspaces/<slug:slug>/support/", views.support_access, name="workspace_support"),
     path("workspaces/<slug:slug>/delete/", views.delete, name="workspace_delete"),
     path("workspaces/<slug:slug>/undelete/", views.undelete, name="workspace_undelete"),
     path("workspaces/<slug:slug>/plugins/", plugin_views.plugins, name="workspace_plugins"),
@@ -62,7 +71,39 @@ web: list[URLPattern] = [
         webhook_views.remove,
         name="webhook_remove",
     ),
+    path("workspaces/<slug:slug>/members/", team_views.index, name="workspace_members"),
+    path("workspaces/<slug:slug>/members/leave/", team_views.leave, name="workspace_leave"),
+    path("workspaces/<slug:slug>/members/transfer/", team_views.transfer, name="workspace_hand"),
+    path(
+        "workspaces/<slug:slug>/members/<int:pk>/role/", team_views.change_role, name="member_role"
+    ),
+    path(
+        "workspaces/<slug:slug>/members/<int:pk>/remove/", team_views.remove, name="member_remove"
+    ),
+    path("workspaces/<slug:slug>/invitations/add/", team_views.invite, name="workspace_invite"),
+    path(
+        "workspaces/<slug:slug>/invitations/<int:pk>/resend/",
+        team_views.resend,
+        name="invitation_resend",
+    ),
+    path(
+        "workspaces/<slug:slug>/invitations/<int:pk>/withdraw/",
+        team_views.withdraw,
+        name="invitation_withdraw",
+    ),
+    path("workspaces/<slug:slug>/visibility/", team_views.visibility, name="workspace_visibility"),
+    path(
+        "workspaces/<slug:slug>/visibility/set/",
+        team_views.set_visibility,
+        name="workspace_set_visibility",
+    ),
+    path("invitations/<int:pk>/accept/", team_views.accept, name="invitation_accept"),
+    # The router keeps this path out of its log: the token is a key.
+    path("invitations/<slug:token>/", team_views.invitation, name="invitation"),
+    path("workspaces/<slug:slug>/usage/", views.usage, name="workspace_usage"),
     path("workspaces/<slug:slug>/activity/", views.activity, name="workspace_activity"),
+    path("workspaces/<slug:slug>/audit/", audit_views.page, name="workspace_audit"),
+    path("workspaces/<slug:slug>/audit/export/", audit_views.export, name="workspace_audit_export"),
     path("workspaces/<slug:slug>/logs/", views.log, name="workspace_logs"),
 ]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from django.conf import settings
 from django.contrib import messages
@@ -11,6 +11,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.timesince import timeuntil
@@ -19,14 +20,18 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from accounts.models import User
 from deploy import logs
-from workspaces import access, changes, history, progress, services, slugs
+from workspaces import access, changes, history, invitations, progress, services, slugs, support
 from workspaces.forms import DeleteForm, NewWorkspaceForm, RenameForm
 from workspaces.models import Member, Workspace
+from workspaces.usage import SPANS, USUAL_SPAN, Disk, figures
 
 PER_PAGE = 30
 RECENT = 6
+# So many invitations are shown; those behind them come up when these are accepted.
+INVITED = 20
 
 P = ParamSpec("P")
+R = TypeVar("R", bound=HttpResponseBase)
 
 
 class SignedInRequest(HttpRequest):
@@ -36,8 +41,8 @@ class SignedInRequest(HttpRequest):
 
 
 def signed_in(
-    view: Callable[Concatenate[SignedInRequest, P], HttpResponse],
-) -> Callable[..., HttpResponse]:
+    view: Callable[Concatenate[SignedInRequest, P], R],
+) -> Callable[..., R]:
     """Let only signed-in people through, and keep their pages out of shared caches."""
     private = cache_control(private=True, no_cache=True)
     return login_required(private(view))
@@ -63,6 +68,7 @@ def index(request: SignedInRequest) -> HttpResponse:
     context = {
         "live": live,
         "deleted": [member for member in members if member.workspace.deleted_at is not None],
+        "invitations": invitations.of_user(request.user)[:INVITED],
         "moving": any(progress.is_busy(member.workspace.instance) for member in live),
     }
     return render(request, "workspaces/index.html", context)
@@ -133,6 +139,7 @@ def _state(member: Member) -> dict[str, Any]:
         "workspace": workspace,
         "instance": workspace.instance,
         "status": workspace.status,
+        "disk": Disk.of(workspace.instance),
         "member": member,
         "can": access.abilities(member.role),
         "mark": mark,
@@ -158,6 +165,7 @@ def _detail(
         "members": workspace.members.order_by("created_at", "id").prefetch_related(named),
         "rename_form": rename or RenameForm(initial={"name": workspace.name}),
         "delete_form": delete or DeleteForm(workspace=workspace),
+        "support_choices": support.CHOICES.items(),
         "grace": timeuntil(now + timedelta(seconds=settings.DELETE_GRACE_SECONDS), now),
     }
     return render(request, "workspaces/detail.html", context, status=status)
@@ -238,6 +246,24 @@ def rename(request: SignedInRequest, slug: str) -> HttpResponse:
 
 @signed_in
 @require_POST
+def support_access(request: SignedInRequest, slug: str) -> HttpResponse:
+    """Let the operators look at the data for some days, or no more."""
+    workspace = access.get_workspace(request.user, slug, access.NEEDS["allow_support"])
+    days = request.POST.get("days", "")
+    try:
+        if days == "0":
+            support.end(workspace, request.user)
+            messages.success(request, "The operators cannot look at the data.")
+        else:
+            support.allow(workspace, request.user, int(days) if days.isdecimal() else -1)
+            messages.success(request, "The operators may look at the data for now.")
+    except services.Refused as refusal:
+        messages.error(request, str(refusal))
+    return redirect(workspace)
+
+
+@signed_in
+@require_POST
 def delete(request: SignedInRequest, slug: str) -> HttpResponse:
     """Delete it, if the slug was typed."""
     member = access.get_member(request.user, slug, access.NEEDS["delete"])
@@ -262,9 +288,28 @@ def activity(request: SignedInRequest, slug: str) -> HttpResponse:
         "workspace": member.workspace,
         "can": access.abilities(member.role),
         "page": page,
-        "entries": history.entries(list(page.object_list)),
+        "entries": history.entries(member.workspace, list(page.object_list)),
     }
     return render(request, "workspaces/activity.html", context)
+
+
+@signed_in
+@require_GET
+def usage(request: SignedInRequest, slug: str) -> HttpResponse:
+    """Show what it uses: its disk now, and the last days as plots."""
+    member = access.get_member(request.user, slug, access.NEEDS["see_usage"])
+    chosen = SPANS.get(request.GET.get("span", ""), SPANS[USUAL_SPAN])
+    context = {
+        "workspace": member.workspace,
+        "can": access.abilities(member.role),
+        "disk": Disk.of(member.workspace.instance),
+        "span": chosen,
+        "spans": list(SPANS.items()),
+        "figures": figures(member.workspace, chosen),
+        "zone": timezone.get_current_timezone_name(),
+        "days": settings.USAGE_DAYS,
+    }
+    return render(request, "workspaces/usage.html", context)
 
 
 @signed_in

@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.models import User
-from workspaces import access, outbox, shown_once, webhooks
+from workspaces import access, history, outbox, shown_once, webhooks
 from workspaces.forms import WebhookForm
 from workspaces.models import Delivery, Member, Webhook
 from workspaces.services import Refused
@@ -68,8 +68,11 @@ def _detail(
     old = {"url": webhook.url, "name": webhook.name, "events": webhook.events}
     page = Paginator(webhook.deliveries.all(), PER_PAGE).get_page(request.GET.get("page"))
     named = Webhook.objects.prefetch_related(Prefetch("created_by", User.objects.with_names()))
+    webhook = named.get(pk=webhook.pk)
+    maker = webhook.created_by
     context = {
-        "webhook": named.get(pk=webhook.pk),
+        "webhook": webhook,
+        "maker": history.name_of(maker, member.workspace) if maker else "",
         "secret": shown_once.take(request, webhook),
         "page": page,
         "busy": any(one.is_moving for one in page),
@@ -179,7 +182,7 @@ def rotate(request: SignedInRequest, webhook: Webhook) -> str:
 @_deed
 def redeliver(request: SignedInRequest, webhook: Webhook) -> str:
     """Send one of its messages again."""
-    webhooks.redeliver(_delivery(webhook, request.POST.get("delivery", "")))
+    webhooks.redeliver(_delivery(webhook, request.POST.get("delivery", "")), request.user)
     return ""
 
 

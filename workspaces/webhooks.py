@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from accounts import audit
 from accounts.models import User
 from deploy import vault
 from workspaces import activity, deeds, outbox, outside, sending, services
@@ -125,10 +126,11 @@ def ping(webhook: Webhook, by: User) -> Delivery:
         if sent.count() >= PINGS_A_MINUTE:
             words = f"{PINGS_A_MINUTE} test messages a minute must do. Try again shortly."
             raise TooOften(words, "too_many_requests", 60)
+        audit.note(by, "tested_webhook", row)
         return outbox.write_ping(row, by)
 
 
-def redeliver(delivery: Delivery) -> Delivery:
+def redeliver(delivery: Delivery, by: User) -> Delivery:
     """Send a message again, with the same id; one that waits for its next attempt, now.
 
     Return it as it is then. Raises Refused.
@@ -143,6 +145,8 @@ def redeliver(delivery: Delivery) -> Delivery:
         if row.state != Delivery.State.PENDING:
             row.state, row.attempts, row.delivered_at = Delivery.State.PENDING, 0, None
         row.save(update_fields=["next_attempt_at", "state", "attempts", "delivered_at"])
+        about = {"message": str(row.pk), "type": row.type}
+        audit.note(by, "sent_again", row.webhook, detail=about)
         outbox.wake(row)
     return row
 
@@ -203,7 +207,7 @@ def _note(workspace: Workspace | None, by: User, verb: str, webhook: Webhook) ->
     if workspace is not None:
         activity.note(workspace, by, verb, str(webhook))
     else:
-        deeds.note(by, webhook, *_LINES[verb])
+        deeds.note(by, webhook, verb, *_LINES[verb])
 
 
 def _demand_active(webhook: Webhook) -> None:

@@ -1,6 +1,7 @@
-"""What the control plane's image runs: one of the product's processes, or a management command.
+"""What production runs, in an image or not: one of the processes, or a management command.
 
-The flags are those of `make run`, so what is tried at home is what production runs.
+The flags are those of `make run`, so what is tried at home is what production runs. What follows a
+process's name is added to them: `web --workers 4`.
 """
 
 import os
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cloudapp.local.processes import (
+    ROOT_IS_MEANT,
     WORKERS,
     beat_command,
     manage,
@@ -20,9 +22,8 @@ from cloudapp.local.processes import (
 
 def command_for(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Return the command for the image's arguments: web, worker, ... or a management command."""
-    name = arguments[0] if arguments else "web"
+    name, *more = arguments or ["web"]
     run_dir = Path(environment.get("RUN_DIR", "/run/cloudapp"))
-    state_dir = Path(environment.get("STATE_DIR", "/var/lib/cloudapp"))
     processes = {
         "web": web_command(environment.get("WEB_LISTEN") or f"unix:{run_dir}/web.sock", "/dev/shm"),  # noqa: S108
         "waiting": waiting_command(
@@ -30,16 +31,23 @@ def command_for(arguments: Sequence[str], environment: Mapping[str, str]) -> lis
             "/dev/shm",  # noqa: S108
         ),
         **{name: worker_command(*of) for name, of in WORKERS.items()},
-        "beat": beat_command(state_dir / "celerybeat-schedule"),
+        "beat": beat_command(_beat_directory(environment) / "schedule"),
         "watcher": manage("watch"),
     }
-    return processes[name] if name in processes else manage(*arguments)
+    return [*processes[name], *more] if name in processes else manage(*arguments)
+
+
+def _beat_directory(environment: Mapping[str, str]) -> Path:
+    """Beat's own: it need not be root, while the rest of STATE_DIR is what root's builds trust."""
+    return Path(environment.get("STATE_DIR", "/var/lib/cloudapp")) / "beat"
 
 
 def main() -> None:
     """Become that command, so that signals reach it."""
     command = command_for(sys.argv[1:], os.environ)
-    os.execvp(command[0], command)  # noqa: S606
+    if sys.argv[1:2] == ["beat"]:
+        _beat_directory(os.environ).mkdir(parents=True, exist_ok=True)
+    os.execvpe(command[0], command, {"PYTHONWARNINGS": ROOT_IS_MEANT, **os.environ})  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ from cloudapp.local.places import Places, short_name
 from cloudapp.local.programs import Program, output_of
 from cloudapp.local.say import Console, Failure
 
+# It owns the cluster and all tables.
 ROLE = "cloudapp"
+# The processes' role: it reads and writes rows. See cloudapp.postgres.roles.
+RUNTIME_ROLE = "cloudapp_runtime"
 SYSTEM_USER = "postgres"
 # Nothing of a test's database is worth waiting for a disk. Commits still reach the system's cache,
 # so killing the server loses nothing.
@@ -66,9 +69,9 @@ class Postgres:
             return Path(tempfile.gettempdir()) / f"{name}-postgres"
         return Path("/var/lib") / name / "postgres"
 
-    def url(self, database: str = ROLE) -> str:
+    def url(self, database: str = ROLE, role: str = ROLE) -> str:
         """Return the DATABASE_URL of one of its databases."""
-        return f"postgres://{ROLE}@/{database}?host={quote(str(self.sockets), safe='/')}"
+        return f"postgres://{role}@/{database}?host={quote(str(self.sockets), safe='/')}"
 
     def prepare(self) -> None:
         """Make the cluster if it is not there, and clear away what a crash left."""
@@ -174,6 +177,12 @@ class Postgres:
             raise ValueError(f"not a database name: {name!r}")
         if not output_of([*ask, f"SELECT 1 FROM pg_database WHERE datname='{name}'"]).strip():  # noqa: S608
             output_of([*ask, f"CREATE DATABASE {name}"])
+
+    def create_runtime_role(self) -> None:
+        """Create the role of the processes if it is not there; grant_runtime tells what it may."""
+        ask = self._client("psql", "-d", "postgres", "-XAtqc")
+        if not output_of([*ask, f"SELECT 1 FROM pg_roles WHERE rolname='{RUNTIME_ROLE}'"]).strip():  # noqa: S608
+            output_of([*ask, f"CREATE ROLE {RUNTIME_ROLE} LOGIN"])
 
     def discard(self) -> None:
         """Delete the cluster with all that is in it. It must not run."""

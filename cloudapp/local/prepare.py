@@ -7,6 +7,7 @@ that a person should read; separated by tabs.
 
 import hashlib
 import io
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import django
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
+from accounts import origin
+from accounts.origin import Origin, Via
 from cloudapp.local.places import PROJECT
 from cloudapp.local.processes import router_config
 
@@ -37,6 +40,8 @@ def migrate() -> str:
     call_command("migrate", interactive=False, verbosity=0)
     call_command("createcachetable", verbosity=0)
     call_command("load_catalogue", stdout=io.StringIO())
+    if role := os.environ.get("RUNTIME_ROLE"):  # of a database that is ours
+        call_command("grant_runtime", role, stdout=io.StringIO())
     return "migrated"
 
 
@@ -91,6 +96,7 @@ STEPS: dict[str, Callable[[], str]] = {
 def main() -> None:
     """Do the steps that are named on the command line, or all of them."""
     django.setup()
+    origin.begin(Origin(Via.COMMAND, "prepare"))
     for name in sys.argv[1:] or STEPS:
         step(name, STEPS[name])
 

@@ -28,6 +28,10 @@ WORKERS: Mapping[str, tuple[str, int]] = {
     "worker-outside": ("outside", 8),
 }
 
+# For PYTHONWARNINGS. Celery warns of it at each start, in lines that are no JSON; the workers that
+# hold the engine's socket are as good as root anyway.
+ROOT_IS_MEANT = "ignore:You're running the worker with superuser privileges"
+
 # In the order in which they stop: first nobody comes in, then nobody gives work, then nobody works.
 STOP_ORDER: tuple[tuple[str, ...], ...] = (
     ("nginx",),

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 from cloudapp.local.engine import Engine
 from cloudapp.local.mounts import unmount_below
 from cloudapp.local.places import PROJECT, VAR, Places, short_name
-from cloudapp.local.postgres import Postgres
+from cloudapp.local.postgres import RUNTIME_ROLE, Postgres
 from cloudapp.local.processes import (
+    ROOT_IS_MEANT,
     STOP_ORDER,
     bin_dir,
     manage,
@@ -177,6 +178,7 @@ class Product:
             supervisor.wait_ready(*(service.name for service in services))
             if self._postgres:
                 self._postgres.create_database()
+                self._postgres.create_runtime_role()
         finally:
             beside.join()
         if failures:
@@ -189,8 +191,7 @@ class Product:
         environment |= {
             "DJANGO_SETTINGS_MODULE": "cloudapp.settings",
             "PYTHONUNBUFFERED": "1",
-            # At home root is who started it; in production the image's user is not root.
-            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+            "PYTHONWARNINGS": ROOT_IS_MEANT,
             "LOCAL": "1",
             "CLOUD_URL": self.base_url,
             "APPS_DOMAIN": f"localhost:{self.port}",
@@ -209,10 +210,16 @@ class Product:
             "DOCKER_HOST": self.engine.host,
         }
         if self._postgres:
-            environment["DATABASE_URL"] = self._postgres.url()
+            environment["DATABASE_URL"] = self._postgres.url(role=RUNTIME_ROLE)
         if self._redis:
             environment["REDIS_URL"] = self._redis.url
         return environment
+
+    def _owner(self) -> dict[str, str]:
+        """Return what makes a process act as the owner of the tables, where that is another."""
+        if self._postgres is None:
+            return {}
+        return {"DATABASE_URL": self._postgres.url(), "RUNTIME_ROLE": RUNTIME_ROLE}
 
     def _prepare(self) -> None:
         """Run prepare.py and pass on what it says; the image's build begins as soon as it can."""
@@ -221,7 +228,7 @@ class Product:
             process = subprocess.Popen(
                 _child([str(bin_dir() / "python"), "-m", "cloudapp.local.prepare"]),
                 cwd=PROJECT,
-                env=self.environment,
+                env={**self.environment, **self._owner()},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

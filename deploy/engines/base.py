@@ -41,6 +41,7 @@ class Observation:
     """What the engine says of one instance. `endpoint` is where it listens while it runs.
 
     `reachable` is False when nobody can get there: the socket is gone, or was never made.
+    `node` is the machine that it is on, by the name that Host has.
     """
 
     observed: Observed
@@ -51,9 +52,25 @@ class Observation:
     exit_code: int | None = None
     out_of_memory: bool = False
     reachable: bool = True
+    node: str = ""
 
 
 ABSENT = Observation(Observed.ABSENT)
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine that an engine is on. The disk is the one of images and volumes, in MiB.
+
+    None for what cannot be seen from here.
+    """
+
+    name: str
+    engine: str
+    cores: int
+    memory_mb: int
+    disk_mb: int | None = None
+    disk_free_mb: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,9 @@ class Engine(Protocol):
 
     def ping(self) -> None:
         """Raise EngineError unless the engine answers."""
+
+    def host(self) -> Host:
+        """Return what the engine's machine has."""
 
     def observe(self, instance_id: str) -> Observation:
         """Return what the engine holds for one instance; ABSENT only when it says so."""

@@ -5,6 +5,7 @@ Every container is hardened in `_host_config`; tests read back from the engine w
 
 import contextlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,14 @@ from docker.types import Mount
 
 from deploy import mounts
 from deploy.engines import firewall
-from deploy.engines.base import ABSENT, EngineError, EngineEvent, InstanceSpec, Observation
+from deploy.engines.base import (
+    ABSENT,
+    EngineError,
+    EngineEvent,
+    Host,
+    InstanceSpec,
+    Observation,
+)
 from deploy.engines.docker_client import AWAY, USER, client, hardening, translated
 from deploy.engines.sockets import SocketDirs
 from deploy.states import Observed
@@ -32,6 +40,8 @@ PORT = 8001
 DATA_PATH = "/data"
 SOCKET_PATH = "/run/instance"
 REMOVAL_SECONDS = 15
+MIB = 1024 * 1024
+LEAST_SCRATCH_MB = 16
 
 # Docker's words for ours. A container that restarts or is dead is not running for anybody.
 _OBSERVED = {
@@ -87,6 +97,20 @@ class DockerEngine:
     def ping(self) -> None:
         """Raise EngineError unless the engine answers."""
         self._client.ping()
+
+    @translated
+    def host(self) -> Host:
+        """Return what the engine's machine has."""
+        info = self._client.info()
+        disk = _disk_of(Path(info.get("DockerRootDir", "")), self._url)
+        return Host(
+            name=self._name_in(info),
+            engine=f"Docker {info.get('ServerVersion', '')}".strip(),
+            cores=int(info["NCPU"]),
+            memory_mb=int(info["MemTotal"]) // MIB,
+            disk_mb=disk[0] // MIB if disk else None,
+            disk_free_mb=disk[1] // MIB if disk else None,
+        )
 
     @translated
     def observe(self, instance_id: str) -> Observation:
@@ -246,7 +270,7 @@ class DockerEngine:
     def _host_config(self, spec: InstanceSpec, network: str) -> Mapping[str, Any]:
         return self._client.create_host_config(
             network_mode=network,
-            tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108
+            tmpfs=_scratch(spec),
             mounts=self._mounts(spec),
             port_bindings={PORT: (self._endpoint_host, None)} if self._tcp else None,
             # On a bridge the host would have an address that answers on IPv6, past the firewall.
@@ -277,7 +301,16 @@ class DockerEngine:
             exit_code=state["ExitCode"],
             out_of_memory=bool(state["OOMKilled"]),
             reachable=self._tcp or self._sockets.has_socket(labels[INSTANCE_LABEL]),
+            node=self._node,
         )
+
+    @cached_property
+    def _node(self) -> str:
+        """Ask once what the machine is called: it takes longer than to look at a container."""
+        return self._name_in(self._client.info())
+
+    def _name_in(self, info: Mapping[str, Any]) -> str:
+        return str(info.get("Name") or self._url)
 
     def _endpoint(self, container: Mapping[str, Any]) -> str:
         if not self._tcp:
@@ -322,6 +355,23 @@ class DockerEngine:
         except APIError as error:
             if error.status_code != 409:  # another worker was faster
                 raise
+
+
+def _scratch(spec: InstanceSpec) -> dict[str, str]:
+    """A file system in memory. What readers' queries sort goes there, and is limited by it."""
+    size = max(LEAST_SCRATCH_MB, spec.memory_mb // 8)
+    return {"/tmp": f"rw,noexec,nosuid,nodev,size={size}m,mode=1777"}  # noqa: S108
+
+
+def _disk_of(root: Path, url: str) -> tuple[int, int] | None:
+    """Return size and free bytes of the engine's disk, where we are on its machine and see it."""
+    if not url.startswith("unix:") or not root.is_absolute():
+        return None
+    try:
+        usage = shutil.disk_usage(root)
+    except OSError:
+        return None
+    return usage.total, usage.free
 
 
 def _time(text: str) -> datetime | None:

@@ -77,6 +77,8 @@ class DockerImages:
         tag: str,
         labels: Mapping[str, str],
         build_args: Mapping[str, str],
+        *,
+        anew: bool = False,
     ) -> str:
         """Build a tar of a Dockerfile and its files with no network; return the image's id."""
         steps = client(self._url, timeout=BUILD_SECONDS).build(
@@ -86,6 +88,7 @@ class DockerImages:
             labels=dict(labels),
             buildargs=dict(build_args),
             network_mode="none",
+            nocache=anew,
             rm=True,
             forcerm=True,
             decode=True,
@@ -99,6 +102,12 @@ class DockerImages:
         if built is None:
             raise EngineError(f"the engine built {tag}, but does not have it")
         return built
+
+    @translated
+    def tag_image(self, reference: str, name: str) -> None:
+        """Give an image one more name."""
+        repository, _, tag = name.partition(":")
+        self._client.tag(reference, repository, tag)
 
     @translated
     def remove_image(self, reference: str) -> None:

@@ -5,8 +5,11 @@ workspace comes or goes.
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from ipaddress import ip_network
 from pathlib import Path
 
 from django.template import Context, Engine
@@ -36,11 +39,15 @@ STRIPPED_HEADERS = (
     "Proxy",
 )
 # What a container must not tell browsers: it concerns more than its own pages.
-HIDDEN_HEADERS = ("Strict-Transport-Security", "Alt-Svc", "X-Powered-By")
+HIDDEN_HEADERS = ("Strict-Transport-Security", "Alt-Svc", "X-Powered-By", "X-Request-ID")
 
+# The one script of the router's own pages. It stands in them, for they are shown when nothing else
+# is there; and the policy allows these words and no others.
+LOOK_AGAIN = (TEMPLATES / "look-again.js").read_text()
+_DIGEST = b64encode(sha256(LOOK_AGAIN.encode()).digest()).decode()
 PAGES_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'"
+    f"script-src 'sha256-{_DIGEST}'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'"
 )
 
 # Everything that ends up in the file; none of these can end a quote or begin a variable.
@@ -135,9 +142,21 @@ def _check(config: RouterConfig) -> None:
             raise NotSafe(f"set {name} and {name}_KEY, both or neither of them")
 
 
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:  # a name, or unix:
+        return False
+    return True
+
+
 def render(config: RouterConfig) -> str:
     """Return the nginx configuration. Raises NotSafe."""
     _check(config)
     engine = Engine(dirs=[str(TEMPLATES)], autoescape=False)
-    values = {**vars(config), "apps_host_regex": re.escape(config.apps_host)}
+    values = {
+        **vars(config),
+        "apps_host_regex": re.escape(config.apps_host),
+        "trusted_networks": [proxy for proxy in config.trusted_proxies if _is_network(proxy)],
+    }
     return engine.get_template("nginx.conf").render(Context(values, autoescape=False))

@@ -4,7 +4,9 @@ import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
-from django.contrib.auth.models import Permission
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.models import Group, Permission
 from django.core.mail import EmailMessage
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
@@ -12,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 from accounts import api_tokens
 from accounts.models import ApiToken, Profile, User
 from tests.accounts.conftest import PASSWORD, MakeUser
-from tests.accounts.test_signup import is_signed_in, sign_in
+from tests.accounts.test_signup import is_signed_in, link_in, sign_in
 
 pytestmark = pytest.mark.django_db
 
@@ -88,15 +90,17 @@ def test_a_users_page_shows_all_and_saves(desk: Client, make_user: MakeUser) -> 
         "profile-INITIAL_FORMS": 0,
         "profile-0-display_name": "Ada",
         "profile-0-user": user.pk,
+        # What a page of old, or a hand-made request, sends counts for nothing.
         "emailaddress_set-TOTAL_FORMS": 2,
         "emailaddress_set-INITIAL_FORMS": 1,
         "emailaddress_set-0-id": address.pk,
         "emailaddress_set-0-user": user.pk,
-        "emailaddress_set-0-email": "ada@example.com",
+        "emailaddress_set-0-email": "mine@example.com",
         "emailaddress_set-0-verified": "on",
         "emailaddress_set-0-primary": "on",
         "emailaddress_set-1-user": user.pk,
-        "emailaddress_set-1-email": "New@Example.com",
+        "emailaddress_set-1-email": "new@example.com",
+        "emailaddress_set-1-verified": "on",
     }
     for inline in ("socialaccount_set", "authenticator_set", "usersession_set", "api_tokens"):
         fields |= {f"{inline}-TOTAL_FORMS": 0, f"{inline}-INITIAL_FORMS": 0}
@@ -105,33 +109,61 @@ def test_a_users_page_shows_all_and_saves(desk: Client, make_user: MakeUser) -> 
     user = User.objects.get(pk=user.pk)
     assert user.display_name == "Ada"
     assert user.check_password(PASSWORD)
-    assert EmailAddress.objects.filter(user=user, email="new@example.com").exists()
+    assert list(user.emailaddress_set.values_list("email", flat=True)) == ["ada@example.com"]
+    taken = {"emailaddress_set-0-DELETE": "on", "profile-TOTAL_FORMS": 0}
+    assert desk.post(f"{USERS}{user.pk}/change/", fields | taken).status_code == 302
+    assert not user.emailaddress_set.exists(), "an address can be taken from somebody"
 
 
-def test_add_somebody(desk: Client, mailoutbox: list[EmailMessage]) -> None:
-    assert desk.get(f"{USERS}add/").status_code == 200
-    response = desk.post(f"{USERS}add/", {"email": "New@Example.com"})
-    assert response.status_code == 302
+def test_add_somebody_who_does_the_rest(desk: Client, mailoutbox: list[EmailMessage]) -> None:
+    assert 'name="password' not in desk.get(f"{USERS}add/").text
+    fields = {"email": "New@Example.com", "password": "another good one", "verified": "on"}
+    page = desk.post(f"{USERS}add/", fields, follow=True)
+    assert "Mailed a link to new@example.com" in page.text
     user = User.objects.get(emailaddress__email="new@example.com")
     assert not user.has_usable_password()
+    assert not user.emailaddress_set.get().verified
+    (mail,) = mailoutbox
+    assert mail.to == ["new@example.com"]
+    assert "The operators of cloudapp made an account for you" in mail.body
     assert "Mailed a link to new@example.com" in act(desk, "send_reset_link", user)
-    assert mailoutbox[0].to == ["new@example.com"]
+    # The newcomer, with the first of the two links.
+    newcomer = Client()
+    form = newcomer.get(link_in(mail, "/password/reset/"), follow=True)
+    passwords = {"password1": "another good one", "password2": "another good one"}
+    newcomer.post(form.request["PATH_INFO"], passwords)
+    sign_in(newcomer, "new@example.com", "another good one")
+    assert not is_signed_in(newcomer)
+    newcomer.post(link_in(mailoutbox[-1], "/confirm-email/"))
+    assert is_signed_in(newcomer)
+    assert user.emailaddress_set.get().verified
     again = desk.post(f"{USERS}add/", {"email": "new@example.com"})
     assert "Somebody has this address already" in again.text
-    weak = desk.post(f"{USERS}add/", {"email": "other@example.com", "password": "weak"})
-    assert "too short" in weak.text
 
 
-def test_a_password_set_here_signs_out(desk: Client, make_user: MakeUser) -> None:
+@pytest.mark.parametrize("how", ["password", "google", "second address"])
+def test_no_link_goes_to_an_address_that_somebody_only_claims(
+    desk: Client, make_user: MakeUser, mailoutbox: list[EmailMessage], how: str
+) -> None:
+    """Whoever sits there already would share the account with the owner of the mailbox."""
+    user = make_user(password=PASSWORD if how == "password" else None)
+    EmailAddress.objects.filter(user=user).update(verified=False)
+    if how == "google":
+        SocialAccount.objects.create(user=user, provider="google", uid="42")
+    if how == "second address":
+        User.objects.filter(pk=user.pk).update(last_login=user.created)
+    assert "without verified address" in act(desk, "send_reset_link", user)
+    assert not mailoutbox
+
+
+def test_nobody_sets_another_ones_password(desk: Client, make_user: MakeUser) -> None:
     user = make_user()
-    client = Client()
-    sign_in(client)
     page = f"{USERS}{user.pk}/password/"
-    assert desk.get(page).status_code == 200
+    assert desk.get(page).status_code == 403
     fields = {"password1": "another good one", "password2": "another good one"}
-    assert desk.post(page, {**fields, "usable_password": "true"}).status_code == 302
-    assert not is_signed_in(client)
-    assert sign_in(client, password="another good one")["Location"] == "/workspaces/"
+    assert desk.post(page, {**fields, "usable_password": "true"}).status_code == 403
+    assert User.objects.get(pk=user.pk).check_password(PASSWORD)
+    assert "/password/" not in desk.get(f"{USERS}{user.pk}/change/").text
 
 
 def test_deactivate_and_activate(desk: Client, operator: User, make_user: MakeUser) -> None:
@@ -241,9 +273,32 @@ def test_lesser_operators_do_not_raise_themselves(operator: User, make_user: Mak
 
 
 def test_every_other_page_about_people_opens(desk: Client, make_user: MakeUser) -> None:
-    SocialAccount.objects.create(user=make_user(), provider="google", uid="42")
-    for path in ("account/emailaddress", "socialaccount/socialaccount", "auth/group"):
-        assert desk.get(f"/admin/{path}/", {"q": "a"}).status_code == 200
-        assert desk.get(f"/admin/{path}/add/").status_code == 200
-    for path in ("mfa/authenticator", "socialaccount/socialapp", "usersessions/usersession"):
-        assert desk.get(f"/admin/{path}/").status_code == 404
+    assert desk.get("/admin/auth/group/", {"q": "a"}).status_code == 200
+    assert desk.get("/admin/auth/group/add/").status_code == 200
+
+
+def test_operators_write_nothing_that_people_sign_in_by() -> None:
+    """Only the user's page shows any of it, and gives nobody an address or a Google account."""
+    registered = {model._meta.label for model in admin.site._registry}
+    identities = {
+        model._meta.label
+        for app in apps.get_app_configs()
+        if app.name.startswith("allauth")
+        for model in app.get_models()
+    }
+    assert identities >= {"account.EmailAddress", "socialaccount.SocialAccount"}
+    assert not registered & identities
+
+
+def test_only_superusers_touch_groups(make_user: MakeUser) -> None:
+    lesser = make_user("lesser@example.com")
+    lesser.is_staff = True
+    lesser.save()
+    lesser.user_permissions.add(*Permission.objects.filter(content_type__app_label="auth"))
+    group = Group.objects.create(name="Support")
+    desk = Client()
+    sign_in(desk, "lesser@example.com")
+    assert desk.get(f"/admin/auth/group/{group.pk}/change/").status_code == 200  # to look at
+    for path in ("add/", f"{group.pk}/change/", f"{group.pk}/delete/"):
+        assert desk.post(f"/admin/auth/group/{path}", {"name": "All"}).status_code == 403
+    assert Group.objects.get().name == "Support"

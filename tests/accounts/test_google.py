@@ -10,6 +10,7 @@ from pytest_django import Settings
 
 from accounts.google.provider import GoogleProvider
 from accounts.models import User
+from tests.accessibility.axe import demand_nothing_wrong
 from tests.accounts.conftest import PASSWORD, MakeUser
 from tests.accounts.oidc_provider import Person, Provider
 from tests.accounts.people import is_signed_in, link_in, press, prove, sign_in
@@ -261,6 +262,7 @@ def test_no_address_at_all(
 ) -> None:
     come_by_google(page, site, Person("1", ""), provider)
     assert heading(page) == "One more thing"
+    demand_nothing_wrong(page)
     page.get_by_label("Email").fill("ada@example.com")
     press(page, "Sign up")
     page.goto(link_in(mailoutbox[0]))

@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 from pytest_django import Settings
 
 from accounts.models import User
+from tests.accessibility.axe import demand_nothing_wrong
 from tests.accounts.conftest import PASSWORD, MakeUser
 from tests.accounts.people import is_signed_in, link_in, press, prove, sign_in
 from tests.browser import NewPage
@@ -165,6 +166,8 @@ def test_a_security_key_after_the_password(page: Page, site: str, ada: User) -> 
     page.wait_for_url(f"{site}/workspaces/**")
     page.goto(f"{site}/account/2fa/recovery-codes/generate/")
     page.get_by_role("link", name="security key").click()
+    page.get_by_role("button", name="Use a passkey or security key").wait_for()
+    demand_nothing_wrong(page)
     page.get_by_role("button", name="Use a passkey or security key").click()
     expect(page.get_by_role("heading", name="Make new recovery codes?")).to_be_visible()
 
@@ -191,8 +194,8 @@ def test_a_reset_does_not_get_round_the_second_factor(
     press(thief, "Send the link")
     thief.get_by_role("heading", name="Check your mail").wait_for()
     thief.goto(link_in(mailoutbox[0]))
-    thief.get_by_label("New Password", exact=True).fill("another good one")
-    thief.get_by_label("New Password (again)").fill("another good one")
+    thief.get_by_label("New password", exact=True).fill("another good one")
+    thief.get_by_label("New password, once more").fill("another good one")
     press(thief, "Save")
     thief.get_by_role("heading", name="Now sign in with it").wait_for()
     assert not is_signed_in(page, site), "a reset signs everybody out"

@@ -28,10 +28,13 @@ from deploy.engines.base import (
     EngineError,
     EngineEvent,
     EngineRefused,
+    Host,
     InstanceSpec,
     Observation,
 )
 from deploy.states import Observed
+
+NODE = "fake"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,6 +61,8 @@ class Knobs:
     idle_seconds: float = 0.0
     busy: list[str] = field(default_factory=list)
     pristine: bool = True
+    usage: dict[str, object] | None = None
+    told_disk: object = None  # how much the last probe said that the disk may hold
     # What happens at that moment, such as a request from a person, by the name of the call.
     before: dict[str, Callable[[], object]] = field(default_factory=dict)
     after: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -106,7 +111,8 @@ class _Container:
         """Return its health to somebody who has its key, None to others."""
         with suppress(jwt.InvalidTokenError):
             key = self.spec.environment["INSTANCE_KEY"]
-            jwt.decode(token, key, algorithms=["HS256"], audience=self.spec.instance_id)
+            said = jwt.decode(token, key, algorithms=["HS256"], audience=self.spec.instance_id)
+            self.knobs.told_disk = said.get("disk")
             self.answers += 1
             if self.crash_after is not None and self.answers > self.crash_after:
                 self.exit(1, "die")
@@ -118,6 +124,7 @@ class _Container:
                 "idle_seconds": self.knobs.idle_seconds,
                 "busy": self.knobs.busy,
                 "pristine": self.knobs.pristine,
+                **({"usage": self.knobs.usage} if self.knobs.usage else {}),
             }
         return None
 
@@ -152,6 +159,7 @@ class _Container:
             container_id=f"{self.spec.instance_id}.{id(self)}",
             started_at=self.started_at,
             exit_code=self.exit_code,
+            node=NODE,
         )
 
 
@@ -210,6 +218,10 @@ class FakeEngine:
     @_called
     def ping(self) -> None:
         """Answer."""
+
+    @_called
+    def host(self) -> Host:
+        return Host(NODE, "Fake 1", cores=2, memory_mb=4096)
 
     @_called
     def observe(self, instance_id: str) -> Observation:

@@ -180,6 +180,9 @@ class Stack:
     def access_log(self) -> str:
         return (self.directory / "access.log").read_text()
 
+    def error_log(self) -> str:
+        return (self.directory / "nginx.out").read_text()
+
     # --- browsers ------------------------------------------------------------------------------
 
     def cloud(self, user: User | None = None) -> httpx.Client:

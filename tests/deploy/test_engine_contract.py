@@ -101,8 +101,21 @@ def test_it_answers(place: Place) -> None:
     place.engine.ping()
 
 
+def test_what_its_machine_has(place: Place) -> None:
+    host = place.engine.host()
+    assert host.name
+    assert host.engine
+    assert host.cores >= 1
+    assert host.memory_mb > 100
+    assert host.disk_mb is None or host.disk_free_mb is not None
+
+
 def test_what_was_never_made_is_absent(place: Place) -> None:
     assert place.engine.observe(NOBODY) == ABSENT
+
+
+def test_where_one_is_has_the_name_of_the_machine(place: Place, shared: Box) -> None:
+    assert place.engine.observe(shared.id).node == place.engine.host().name
 
 
 def test_what_it_says_of_one_that_runs(place: Place, shared: Box) -> None:
@@ -287,6 +300,7 @@ def test_nothing_else_takes_silence_for_an_answer(nowhere: DockerEngine) -> None
     spec = Box(nowhere, "image", "cloudapp-test-x").spec
     silent: list[Callable[[], object]] = [
         nowhere.ping,
+        nowhere.host,
         nowhere.observe_all,
         nowhere.volumes,
         lambda: nowhere.create(spec),

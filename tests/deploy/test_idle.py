@@ -1,6 +1,7 @@
 """Who sleeps: only what nobody used, nobody uses, and has no work of its own."""
 
 from datetime import timedelta
+from threading import Barrier
 
 import pytest
 from django.utils import timezone
@@ -71,13 +72,13 @@ def test_its_own_word_counts_too(fake: FakeEngine, unused: Instance) -> None:
 def test_a_request_while_it_is_asked_keeps_it_awake(
     unused: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = probe.health
+    is_idle = probe.Health.is_idle
 
-    def ask_while_somebody_comes(instance: Instance, endpoint: str) -> probe.Health:
-        lifecycle.touch(instance.pk)
-        return ask(instance, endpoint)
+    def somebody_comes(health: probe.Health, seconds: float) -> bool:
+        lifecycle.touch(unused.pk)
+        return is_idle(health, seconds)
 
-    monkeypatch.setattr(idle.probe, "health", ask_while_somebody_comes)
+    monkeypatch.setattr(probe.Health, "is_idle", somebody_comes)
     assert not sleeps(unused)
 
 
@@ -110,6 +111,44 @@ def test_one_that_does_not_answer_does_not_keep_the_others_awake(
     put(dead, last_used_at=timezone.now() - timedelta(seconds=IDLE * 3))
     fake.crash(str(dead.pk))
     assert sleeps(unused)
+
+
+def test_one_at_fault_does_not_keep_the_others_awake(
+    fake: FakeEngine, unused: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = new(idle_seconds=IDLE)
+    reconcile(strange.pk)
+    put(strange, last_used_at=timezone.now() - timedelta(seconds=IDLE * 3))
+    ask = probe.health
+
+    def told(instance: Instance, endpoint: str) -> probe.Health:
+        if instance.pk == strange.pk:
+            raise RuntimeError("whatever nobody thought of")
+        return ask(instance, endpoint)
+
+    monkeypatch.setattr(idle.probe, "health", told)
+    assert sleeps(unused)
+
+
+def test_those_that_hang_do_not_queue_up(
+    fake: FakeEngine, unused: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that hangs takes its time; they are asked all at once."""
+    for _ in range(7):
+        other = new(idle_seconds=IDLE)
+        reconcile(other.pk)
+        put(other, last_used_at=timezone.now() - timedelta(seconds=IDLE * 3))
+    together = Barrier(8)
+    ask = probe.health
+
+    def ask_together(instance: Instance, endpoint: str) -> probe.Health:
+        together.wait(60)
+        return ask(instance, endpoint)
+
+    monkeypatch.setattr(idle.probe, "health", ask_together)
+    put_idle_to_sleep()
+    assert not together.broken
+    assert Instance.objects.filter(stop_reason=StopReason.IDLE).count() == 8
 
 
 @pytest.mark.parametrize("reason", [StopReason.OWNER, StopReason.OPERATOR])

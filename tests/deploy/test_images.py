@@ -19,7 +19,6 @@ from deploy.engines.base import EngineError
 from deploy.images import (
     DEFAULT_RELEASE,
     ImageError,
-    ImageInputs,
     default_lock,
     image_inputs,
     release_lock,
@@ -400,26 +399,17 @@ def test_a_set_that_cannot_be_fetched_is_recorded_and_tried_again(
     assert not builder.image_exists(image.reference)
 
 
-def smoke_inputs(reference: str) -> ImageInputs:
-    class Named(ImageInputs):
-        @property
-        def reference(self) -> str:
-            return reference
-
-    return Named({})
-
-
 def test_an_image_with_other_plugins_than_locked_is_refused(
     builder: Builder, workspace_image: str
 ) -> None:
     lock = default_lock()
     fetched = fetch_wheels(lock, builder.architecture(), base_image.PYTHON, WHEELS)
-    report = images.smoke_test(builder, smoke_inputs(workspace_image), fetched)
+    report = images.smoke_test(builder, workspace_image, fetched)
     assert report["datasette"] == "0.65.5"
     assert 0 < report["seconds"] < images.ANSWER_SECONDS
     fewer = [wheel for wheel in fetched if "cluster_map" not in wheel.name]
     with pytest.raises(ImageError, match="not expected: datasette-cluster-map"):
-        images.smoke_test(builder, smoke_inputs(workspace_image), fewer)
+        images.smoke_test(builder, workspace_image, fewer)
 
 
 def test_an_image_that_does_not_start_is_refused_with_its_own_words(
@@ -428,10 +418,10 @@ def test_an_image_that_does_not_start_is_refused_with_its_own_words(
     python = images.SMOKE_COMMAND[0]
     monkeypatch.setattr(images, "SMOKE_COMMAND", (python, "-c", "raise SystemExit('no birds')"))
     with pytest.raises(ImageError, match="no birds"):
-        images.smoke_test(builder, smoke_inputs(workspace_image), [])
+        images.smoke_test(builder, workspace_image, [])
     monkeypatch.setattr(images, "SMOKE_COMMAND", ("/no/such/program",))
     with pytest.raises((EngineError, ImageError), match="no such file"):
-        images.smoke_test(builder, smoke_inputs(workspace_image), [])
+        images.smoke_test(builder, workspace_image, [])
 
 
 def test_the_context_holds_what_is_needed_and_nothing_else() -> None:
@@ -453,7 +443,7 @@ def test_what_an_image_says_with_a_nul_can_be_kept() -> None:
     said = SimpleNamespace(exit_code=1, output="no \0birds")
     fake = SimpleNamespace(run_once=lambda *args: said)
     with pytest.raises(ImageError, match="no birds"):
-        images.smoke_test(fake, ImageInputs({}), [])  # type: ignore[arg-type]
+        images.smoke_test(fake, "birds", [])  # type: ignore[arg-type]
     row = factories.make_image()
     images._record(row, Image.State.FAILED, "no \0birds")
     row.refresh_from_db()

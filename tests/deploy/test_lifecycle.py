@@ -383,6 +383,7 @@ def test_a_purge_leaves_no_secrets() -> None:
     assert fresh(known).secrets == {}
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_purge_wakes_the_successor() -> None:
     old = new()
     delete(old)

@@ -68,6 +68,21 @@ def test_from_nothing_to_ready(fake: FakeEngine) -> None:
     assert instance.lease_token is None
 
 
+def test_it_is_known_on_which_machine_the_container_is_and_was(fake: FakeEngine) -> None:
+    instance = running()
+    assert instance.node == fake.host().name
+    lifecycle.want_absent(instance.pk, timezone.now() + timedelta(days=1))
+    instance = again(instance)
+    assert (instance.observed, instance.node) == (Observed.ABSENT, fake.host().name)
+
+
+def test_of_an_older_one_the_machine_is_known_when_it_is_looked_at(fake: FakeEngine) -> None:
+    instance = put(running(), node="")
+    events = kinds(instance)
+    instance = again(instance)
+    assert (instance.node, kinds(instance)) == (fake.host().name, events)
+
+
 def test_what_is_as_it_should_be_is_left_alone(fake: FakeEngine) -> None:
     instance = running()
     events = kinds(instance)

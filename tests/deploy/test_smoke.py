@@ -7,7 +7,7 @@ import pytest
 from deploy import images
 from deploy.builder import Builder
 from deploy.engines import get_builder
-from deploy.images import ImageError, ImageInputs
+from deploy.images import ImageError
 
 # Runs instead of the smoke test: the same one, with one more plugin and less patience. The plugin
 # is a package of its own that the real server finds by its entry point, like any other. A hang
@@ -64,14 +64,6 @@ def on_tables(body: str) -> str:
     return HOOK.format(hook="extra_body_script", arguments="table", body=body)
 
 
-class Named(ImageInputs):
-    """The inputs of an image that is there already."""
-
-    @property
-    def reference(self) -> str:
-        return str(self.values["reference"])
-
-
 @pytest.fixture(scope="module")
 def builder() -> Builder:
     return get_builder()
@@ -91,7 +83,7 @@ def words(builder: Builder, monkeypatch: pytest.MonkeyPatch, workspace_image: st
         monkeypatch.setattr(images, "SMOKE_COMMAND", command)
         monkeypatch.setattr(images, "SMOKE_SECONDS", 4 * LONG)
         with pytest.raises(ImageError) as refused:
-            images.smoke_test(builder, Named({"reference": image or workspace_image}), [])
+            images.smoke_test(builder, image or workspace_image, [])
         return str(refused.value)
 
     return words_about
@@ -152,7 +144,7 @@ def test_a_test_without_a_report_is_a_failed_one(
     python = images.SMOKE_COMMAND[0]
     monkeypatch.setattr(images, "SMOKE_COMMAND", (python, "-Ic", "print('fine')"))
     with pytest.raises(ImageError, match="ended without a report"):
-        images.smoke_test(builder, Named({"reference": workspace_image}), [])
+        images.smoke_test(builder, workspace_image, [])
 
 
 def test_the_longest_smoke_test_ends_before_the_engine_ends_it() -> None:

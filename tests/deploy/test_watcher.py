@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from celery import current_app
 
 from deploy import watcher
 from deploy.reconcile import reconcile
@@ -42,6 +43,24 @@ def test_what_happens_behind_our_back_is_looked_at(listening: FakeEngine) -> Non
         before = fresh(instance).revision
         happens(str(instance.pk))
         wait_for(lambda before=before: fresh(instance).revision > before, f"{happens} to be heard")
+
+
+@pytest.mark.usefixtures("fake")
+def test_it_ends_when_asked_also_where_a_library_makes_something_else_of_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a class that is being made: what a signal's handler raises there is a RuntimeError."""
+    stop = threading.Event()
+
+    def send_task(name: str, **options: object) -> None:
+        stop.set()
+        raise RuntimeError
+
+    monkeypatch.setattr(current_app, "send_task", send_task)
+    thread = threading.Thread(target=watcher.watch, args=[stop], daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_strangers_and_the_labels_of_strangers_do_not_end_it(listening: FakeEngine) -> None:

@@ -13,15 +13,18 @@ from typing import Any
 import docker
 import httpx
 import pytest
+from playwright.sync_api import Page
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import unix_connect
 
 from deploy.images import DEFAULT_RELEASE, DIGEST_LABEL
+from tests.accessibility.axe import Findings
 from tests.deploy.workspace_support import (
     ALPHA,
     START_SECONDS,
     STOP_SECONDS,
     Workspace,
+    fulfil_from,
     wait_until,
     workspace,
 )
@@ -99,6 +102,16 @@ def headers_of(token: str | bytes | None) -> dict[bytes, bytes]:
     if token is None:
         return {}
     return {b"X-Cloudapp-Actor": token.encode() if isinstance(token, str) else token}
+
+
+def test_no_cache_on_the_way_keeps_what_one_person_sees(workspace_shared: Workspace) -> None:
+    """Datasette sees to it; a release that does not must not become one of ours unnoticed."""
+    for who in ({}, {"visitor": True}):
+        headers = {"X-Cloudapp-Actor": workspace_shared.actor_token("viewer", **who)}
+        with workspace_shared.client() as client:
+            for path in ("/", "/data", "/data.json", "/data/-/query?sql=select+1", "/nothing"):
+                (told,) = client.get(path, headers=headers).headers.get_list("Cache-Control")
+                assert "no-store" in told, path
 
 
 def test_two_tokens_are_refused(workspace_shared: Workspace) -> None:
@@ -269,6 +282,203 @@ def test_the_home_page_of_an_empty_workspace(workspace_shared: Workspace) -> Non
         page = client.get("/").text
         assert "/-/upload-csvs" not in page
         assert "Nothing here yet" in page
+
+
+@only_stable
+def test_axe_finds_nothing_wrong_with_our_pages_in_it(
+    workspace_shared: Workspace, page: Page
+) -> None:
+    findings = Findings()
+    for role in ("owner", "viewer"):
+        with workspace_shared.as_role(role, Accept="text/html") as client:
+            page.route("**/*", fulfil_from(client))
+            for path in ("/", "/-/space", "/-/upload-dbs"):
+                page.goto(f"http://birds.test{path}")
+                findings.look_at(page, f"{path} ({role})")
+            page.unroute("**/*")
+    assert not findings.found, f"\n{findings}"
+
+
+# What Datasette calls it, and where: nothing for the whole instance, else database and table.
+READS = [
+    ("view-instance", ()),
+    ("view-database", ("birds",)),
+    ("view-table", ("birds", "birds")),
+    ("view-database-download", ("birds",)),
+    ("execute-sql", ("birds",)),
+]
+WRITES = [
+    ("upload-csvs", ()),
+    ("upload-dbs", ()),
+    ("configure-fts", ("birds",)),
+    ("insert-row", ("birds", "birds")),
+    ("update-row", ("birds", "birds")),
+    ("delete-row", ("birds", "birds")),
+    ("create-table", ("birds",)),
+    ("alter-table", ("birds", "birds")),
+    ("drop-table", ("birds", "birds")),
+]
+ELSE = [("permissions-debug", ()), ("debug-menu", ())]
+MAY = {
+    "visitor": READS,
+    "viewer": READS,
+    "editor": [*READS, *WRITES],
+    "owner": [*READS, *WRITES, *ELSE],
+}
+
+
+def asked() -> list[tuple[str, dict[str, str], str, tuple[str, ...]]]:
+    """Who, as which actor, wants to do what, and where."""
+    roles = {who: "viewer" if who == "visitor" else who for who in MAY}
+    actors = {who: {"id": who, "name": who, "role": role} for who, role in roles.items()}
+    return [
+        (who, actors[who], action, where)
+        for who in MAY
+        for action, where in [*READS, *WRITES, *ELSE]
+    ]
+
+
+# 0.65 has no page that tells.
+ASK_065 = """
+import asyncio, json, sys
+from datasette.app import Datasette
+from datasette.plugins import pm
+from cloudapp_workspace import plugin
+pm.register(plugin, "cloudapp_workspace.plugin")
+
+async def main():
+    datasette, said = Datasette([], memory=True), []
+    await datasette.invoke_startup()
+    for actor, action, where, default in json.loads(sys.argv[1]):
+        resource = where[0] if len(where) == 1 else tuple(where) or None
+        said.append(bool(await datasette.permission_allowed(actor, action, resource, default)))
+    print(json.dumps(said))
+
+asyncio.run(main())
+"""
+
+
+@only_stable
+def test_datasette_itself_says_what_each_role_may(workspace_shared: Workspace) -> None:
+    reads = [action for action, _ in READS]
+    questions = [(actor, action, where, action in reads) for _, actor, action, where in asked()]
+    python = ("/opt/workspace/bin/python", "-IBc", ASK_065, json.dumps(questions))
+    done = workspace_shared.execute(*python)
+    assert done.code == 0, done.output
+    said = json.loads(done.output)
+    for (who, _, action, where), allowed in zip(asked(), said, strict=True):
+        assert allowed == ((action, where) in MAY[who]), (who, action)
+
+
+@only_alpha
+def test_the_alpha_itself_says_what_each_role_may(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    """An owner may ask it about anybody, at its page for debugging permissions."""
+    bring_birds(workspace_container, tmp_path)
+    with workspace_container.as_role("owner", **{"Sec-Fetch-Site": "same-origin"}) as client:
+        for who, actor, action, where in asked():
+            question = {"actor": json.dumps(actor), "permission": action}
+            question |= {f"resource_{number}": name for number, name in enumerate(where, 1)}
+            told = client.post("/-/permissions", data=question).json()
+            assert told["allowed"] == ((action, where) in MAY[who]), (who, action, told)
+
+
+# --- visitors of a public workspace ------------------------------------------------------------
+
+
+def visitor_token(workspace: Workspace) -> str:
+    """As the gateway signs it for whoever is no member."""
+    actor = {"id": "visitor", "name": "Visitor", "role": "viewer"}
+    return workspace.actor_token("viewer", actor=actor, public=True, visitor=True)
+
+
+def bring_birds(workspace: Workspace, tmp_path: Path) -> None:
+    """Upload a database called birds, with a table of that name."""
+    with workspace.as_role("editor") as client:
+        done = upload_db(client, sqlite_bytes(tmp_path, "birds"), "birds")
+    assert done.json()["redirect"] == "/birds"
+
+
+NOT_FOR_VISITORS = [
+    *UPLOAD_PAGES,
+    "/-/actor.json",
+    "/-/allow-debug",
+    "/-/config.json",
+    "/-/databases.json",
+    "/-/logs",
+    "/-/metadata.json",
+    "/-/no-such-page",
+    "/-/permissions",
+    "/-/plugins",
+    "/-/plugins.json",
+    "/-/settings.json",
+    "/-/threads.json",
+    "/-/versions.json",
+    "/-/enrichment-jobs/data",
+    "/-/instance/health",
+    "/-/search-more",
+    "/-/",
+    "/-",
+]
+
+
+def test_visitors_read_tables_and_nothing_about_the_instance(
+    workspace_container: Workspace, tmp_path: Path
+) -> None:
+    bring_birds(workspace_container, tmp_path)
+    with workspace_container.client(visitor_token(workspace_container)) as client:
+        for path in ("/", "/birds", "/birds/birds", "/birds/birds.json", "/birds/birds.csv"):
+            assert client.get(path).status_code == 200, path
+        assert client.get("/-/static/app.css").status_code == 200
+        assert client.get("/-/search").status_code == 200
+        assert query(client, "birds", "select max(number) as n from birds") == [{"n": 2}]
+        for path in NOT_FOR_VISITORS:
+            refused = client.get(path)
+            assert refused.status_code == 403, path
+        home = client.get("/").text
+        assert 'href="/-/cloudapp/start?/"' in home
+        for word in ("This workspace is public", "Workspace settings", "/-/upload-csvs"):
+            assert word not in home
+        assert client.get("/_internal").status_code in (403, 404)
+
+
+def test_visitors_change_nothing(workspace_container: Workspace, tmp_path: Path) -> None:
+    bring_birds(workspace_container, tmp_path)
+    with workspace_container.client(visitor_token(workspace_container)) as client:
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            for path in (
+                *("/", "/birds", "/-/upload-dbs", "/-/search", "/-/static/app.css"),
+                *("/birds/-/create", "/birds/birds/-/insert", "/birds/birds/1/-/delete"),
+                *("/birds/-/execute-write", "/birds/-/queries/store"),
+            ):
+                assert client.request(method, path, json={}).status_code == 403, (method, path)
+        for sql in ("delete from birds", "create table t (a)", "attach 'x.db' as x"):
+            answer = client.get("/birds.json", params={"sql": sql}, follow_redirects=True)
+            assert answer.status_code == 400, sql
+        # A form of 1.0; 0.65 looks for a table of that name.
+        assert client.get("/birds/-/execute-write").status_code in (400, 403, 404)
+        assert query(client, "birds", "select max(number) as n from birds") == [{"n": 2}]
+    with (
+        pytest.raises(InvalidStatus) as failed,
+        unix_connect(
+            str(workspace_container.socket),
+            "ws://birds.test/-/ws",
+            additional_headers={"X-Cloudapp-Actor": visitor_token(workspace_container)},
+        ),
+    ):
+        pass
+    assert failed.value.response.status_code == 403
+
+
+def test_members_are_told_that_it_is_public(workspace_shared: Workspace) -> None:
+    for role in ("viewer", "editor", "owner"):
+        token = workspace_shared.actor_token(role, public=True, visitor=False)
+        with workspace_shared.client(token) as client:
+            assert "This workspace is public" in client.get("/").text
+            assert client.get("/-/versions.json").status_code == 200
+    with workspace_shared.as_role("owner") as client:
+        assert "This workspace is public" not in client.get("/").text
 
 
 @only_alpha

@@ -10,7 +10,7 @@ import secrets
 import tarfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,13 @@ import jwt
 import pytest
 from django.conf import settings
 from docker.models.containers import Container
+from playwright.sync_api import Route
 
 from cloudapp.local.places import VAR
 from deploy import images
 from deploy.base_image import PYTHON, ensure_base
 from deploy.engines import get_builder
-from deploy.images import build_image, image_inputs, smoke_test
+from deploy.images import build_image, image_inputs, try_out
 from deploy.own_plugins import described
 from deploy.wheels import fetch_wheels
 
@@ -68,7 +69,7 @@ def built_image(lock: str, ours: Sequence[Path] = ()) -> str:
             with pytest.MonkeyPatch.context() as patch:  # a busy machine may take longer over it
                 patch.setattr(images, "ANSWER_SECONDS", START_SECONDS)
                 patch.setattr(images, "SMOKE_SECONDS", 4 * START_SECONDS)
-                smoke_test(builder, inputs, wheels)
+                try_out(builder, inputs, wheels)
     return inputs.reference
 
 
@@ -91,7 +92,13 @@ class Executed(NamedTuple):
 class Workspace:
     """One hardened container with its own volume, and HTTP clients that hold its tokens."""
 
-    def __init__(self, client: docker.DockerClient, image: str, directory: Path) -> None:
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        image: str,
+        directory: Path,
+        disk: dict[str, str] | None = None,
+    ) -> None:
         self.id = str(uuid.uuid4())
         self.key = secrets.token_urlsafe(32)
         self.generation = 7
@@ -99,7 +106,8 @@ class Workspace:
         directory.mkdir(parents=True)
         directory.chmod(0o777)
         labels = {TEST_LABEL: "1"}
-        self.volume = client.volumes.create(f"cloudapp-test-{self.id}-data", labels=labels)
+        name = f"cloudapp-test-{self.id}-data"
+        self.volume = client.volumes.create(name, labels=labels, driver_opts=disk)
         self.container: Container = client.containers.create(
             image,
             name=f"cloudapp-test-{self.id}",
@@ -159,8 +167,8 @@ class Workspace:
     def as_role(self, role: str, **headers: str) -> httpx.Client:
         return self.client(self.actor_token(role), **headers)
 
-    def health(self) -> dict[str, Any]:
-        with self.client(self.token()) as client:
+    def health(self, **claims: Any) -> dict[str, Any]:
+        with self.client(self.token(**claims)) as client:
             response = client.get("/-/instance/health")
         assert response.status_code == 200, response.text
         found: dict[str, Any] = response.json()
@@ -205,9 +213,17 @@ class Workspace:
 
 
 @contextmanager
-def workspace(client: docker.DockerClient, image: str, directory: Path) -> Iterator[Workspace]:
-    """A workspace that is removed whatever happens; its log is printed when something did."""
-    made = Workspace(client, image, directory)
+def workspace(
+    client: docker.DockerClient,
+    image: str,
+    directory: Path,
+    disk: dict[str, str] | None = None,
+) -> Iterator[Workspace]:
+    """A workspace that is removed whatever happens; its log is printed when something did.
+
+    `disk` are options of its volume.
+    """
+    made = Workspace(client, image, directory, disk)
     try:
         yield made
     except BaseException:
@@ -224,3 +240,16 @@ def wait_until(condition: Any, what: str, seconds: float = START_SECONDS) -> Non
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.005)
+
+
+def fulfil_from(client: httpx.Client) -> Callable[[Route], None]:
+    """Give a browser what the container answers."""
+
+    def fulfil(route: Route) -> None:
+        asked = route.request
+        told = {"Content-Type": asked.headers.get("content-type", "")}
+        got = client.request(asked.method, asked.url, content=asked.post_data_buffer, headers=told)
+        kind = got.headers.get("content-type", "")
+        route.fulfill(status=got.status_code, body=got.content, content_type=kind)
+
+    return fulfil

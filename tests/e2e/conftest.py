@@ -19,6 +19,7 @@ from tests.shelf import Shelf
 LINK = re.compile(r"https?://\S+")
 PASSWORD = "a rather long password 42"
 OPERATOR = "operator@example.org"
+METRICS_TOKEN = "what-prometheus-shows-0123456789"
 MAIL_SECONDS = 120.0
 
 
@@ -38,6 +39,11 @@ def product(uploads: Shelf, workspace_image: str) -> Iterator[Product]:
         "CLOUDAPP_OPERATOR_PASSWORD": PASSWORD,
         "IDLE_CHECK_SECONDS": "1",
         "SWEEP_SECONDS": "2",
+        "LOG_FORMAT": "json",
+        "DISK_CHECK_SECONDS": "1",
+        # Tests give single workspaces other limits than their plan: nobody sets these right.
+        "PLAN_CHECK_SECONDS": "3600",
+        "METRICS_TOKEN": METRICS_TOKEN,
         # Where the tests' own receivers of webhooks are.
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
         # A busy machine may take longer over a good change than the product allows it.

@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 from django.db import connection
-from django.db.backends.base.creation import TEST_DATABASE_PREFIX
-from django.test.utils import setup_databases, teardown_databases
 from pytest_django import DjangoDbBlocker
 
 from deploy.engines import get_engine
-from tests.database import part_all_connections
 from tests.faults.world import World
 
 # A lease is longer than any worker may stall here, so that only the dead lose theirs: tests let
@@ -50,27 +47,8 @@ def fault_settings() -> Iterator[None]:
 
 
 @pytest.fixture(scope="package")
-def made_database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """A test database, also when no other test asked for one.
-
-    pytest-django makes it only for tests with its mark, and that mark means a flush after each.
-    """
-    if connection.settings_dict["NAME"].startswith(TEST_DATABASE_PREFIX):
-        yield
-        return
-    with django_db_blocker.unblock():
-        made = setup_databases(
-            verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set()
-        )
-    yield
-    with django_db_blocker.unblock():
-        part_all_connections()
-        teardown_databases(made, verbosity=0)
-
-
-@pytest.fixture(scope="package")
 def installation(
-    fault_settings: None, made_database: None, workspace_image: str
+    fault_settings: None, django_db_setup: None, workspace_image: str
 ) -> Iterator[World]:
     """The one installation; its processes are there for all the tests that need them."""
     # Not pytest's tmp_path: a socket's path may have 107 characters.
@@ -84,13 +62,12 @@ def installation(
 
 @pytest.fixture
 def database(
-    fault_settings: None, made_database: None, django_db_blocker: DjangoDbBlocker
+    fault_settings: None, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[None]:
     """The test database, with rows that are really committed: other processes must see them.
 
     `World.clear` takes them away again; a flush would take what the migrations wrote too.
     """
-    assert connection.settings_dict["NAME"].startswith(TEST_DATABASE_PREFIX)
     with django_db_blocker.unblock():
         yield
         connection.close()

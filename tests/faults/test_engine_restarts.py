@@ -39,7 +39,7 @@ def installation_there(
     private_engine: PrivateEngine,
     workspace_image: str,
     fault_settings: None,
-    made_database: None,
+    django_db_setup: None,
 ) -> Iterator[World]:
     """An installation whose containers run on the private engine."""
     directory = Path(tempfile.mkdtemp(prefix="faults-"))

@@ -81,7 +81,7 @@ def test_nothing_of_the_host_is_mounted(facts: Mapping[str, Any], neighbour: Box
 
 def test_the_socket_directory_is_a_small_file_system(facts: Mapping[str, Any]) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can mount one: see docs/production.md")
+        pytest.skip("only root can mount one: see docs/operating.md")
     mount = next(m for m in facts["mounts"] if m["point"] == "/run/instance")
     assert mount["kind"] == "tmpfs"
     assert {"nosuid", "nodev", "noexec", "nosymfollow"} <= set(mount["options"].split(","))

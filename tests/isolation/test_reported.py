@@ -36,7 +36,7 @@ WANTED = {
     "PublishAllPorts": False,
     "OomKillDisable": False,
     "Runtime": "runc",
-    "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},
+    "Tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=32m,mode=1777"},
     "ShmSize": 1 << 20,
     "LogConfig": {"Type": "json-file", "Config": {"max-file": "2", "max-size": "1m"}},
     "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},

@@ -370,14 +370,14 @@ class Mortals:
         self._log.close()
 
 
-def steps_of(world: World, names: Iterable[str]) -> tuple[Image, list[str]]:
+def steps_of(world: World, names: Iterable[str], *, anew: bool = False) -> tuple[Image, list[str]]:
     """Have the image of a set; return it with the steps that it took."""
     chosen = Approval.objects.filter(plugin__name__in=list(names), state="active")
     parts = {"release": world.release.pins, **{a.plugin.name: a.pins for a in chosen}}
     lock = locks.text_of(locks.merge(parts).values())
     taken: list[str] = []
     image = images.ensure_image(
-        world.builder, lock, settings.STATE_DIR, taken.append, common=world.release.pins
+        world.builder, lock, settings.STATE_DIR, taken.append, world.release.pins, anew=anew
     )
     return image, taken
 

@@ -21,22 +21,21 @@ from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 from deploy import images, lifecycle, vault
+from deploy.builder import Builder
 from deploy.engines import get_builder
+from deploy.engines.base import EngineError
 from deploy.index import Target
 from deploy.models import Image
 from deploy.reconcile import spec_of
 from deploy.states import Desired, Observed, StopReason
 from tests.deploy.boxes import wait_for
 from tests.deploy.workspace_support import one_builds
-from tests.faults.conftest import made_database
 from tests.plugins import shop as code
 from tests.plugins.changing import Mortals, Place, World, log_tail, steps_of
 from tests.plugins.shop import Shop
 from workspaces import catalogue, changes, releases, tasks
 from workspaces.models import Approval, Change, Plugin
 from workspaces.services import Refused
-
-__all__ = ["made_database"]
 
 T = TypeVar("T")
 SETTINGS = {
@@ -55,7 +54,7 @@ VALUE = "hunter2-a-very-secret-value"
 
 @pytest.fixture(scope="module")
 def world(
-    made_database: None,
+    django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
     workspace_image: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -604,6 +603,57 @@ def test_one_that_does_not_work_is_not_kept(world: World) -> None:
     failed = Image.objects.get(inputs__packages__has_key=name)
     assert failed.state == Image.State.FAILED
     assert not world.builder.image_exists(failed.reference)
+
+
+def test_what_is_there_stays_until_one_that_was_built_anew_works(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others use the same row: new workspaces, spares, the health of it all."""
+    name = world.plugin("datasette-once-more", "")
+    image, _ = steps_of(world, [name])
+    before = world.builder.image_id(image.reference)
+    seen: list[tuple[str, str | None]] = []
+
+    def look(builder: Builder, reference: str, wheels: list[Path]) -> None:
+        image.refresh_from_db()
+        seen.append((image.state, builder.image_id(image.reference)))
+        assert world.builder.image_id(reference) not in {None, before}, "it is built anew"
+        raise images.ImageError("no owls today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "smoke_test", look)
+        with pytest.raises(images.ImageError, match="no owls today"):
+            steps_of(world, [name], anew=True)
+    image.refresh_from_db()
+    assert seen == [(Image.State.READY, before)]
+    assert (image.state, image.error) == (Image.State.READY, "")
+    assert world.builder.image_id(image.reference) == before
+    assert not world.builder.image_exists(images.trial_of(image.reference))
+
+    built_at = image.built_at
+    again, steps = steps_of(world, [name], anew=True)
+    assert (again, steps) == (image, ["fetch", "build", "check"])
+    assert built_at is not None
+    assert again.built_at is not None
+    assert again.built_at > built_at
+    assert world.builder.image_id(image.reference) not in {None, before}
+    assert not world.builder.image_exists(images.trial_of(image.reference))
+
+
+def test_an_engine_that_is_away_does_not_make_an_image_a_failed_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(reference: str) -> bool:
+        raise EngineError("it does not answer")
+
+    name = world.plugin("datasette-engine-away", "")
+    image, _ = steps_of(world, [name])
+    with monkeypatch.context() as patch:
+        patch.setattr(world.builder, "image_exists", away)
+        with pytest.raises(images.ImageError, match="it does not answer"):
+            steps_of(world, [name])
+    image.refresh_from_db()
+    assert image.state == Image.State.READY
 
 
 def test_only_what_nobody_needs_is_pruned(

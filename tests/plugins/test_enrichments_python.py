@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page
 
-from tests.deploy.workspace_support import Workspace, wait_until
+from tests.accessibility.axe import Findings
+from tests.deploy.workspace_support import Workspace, fulfil_from, wait_until
 from tests.plugins import inside
 
 PYTHON = "/opt/workspace/bin/python"
@@ -195,6 +197,23 @@ def test_the_page_keeps_what_was_written_and_names_the_line_of_a_mistake(
     assert "Line 1: SyntaxError: '(' was never closed" in html.unescape(page)
     assert "x = (" in page
     assert "There is no function transform" in none
+
+
+def test_axe_finds_nothing_wrong_with_the_page(enriched: Workspace, page: Page) -> None:
+    findings = Findings()
+    with enriched.as_role("editor", Accept="text/html") as client:
+        page.route("**/*", fulfil_from(client))
+        page.goto("http://birds.test/-/enrich/birds/happy/python")
+        findings.look_at(page, "empty")
+        for code in (UPPER, "x = ("):
+            page.locator("[name=code]").fill(code)
+            page.locator("[name=column]").select_option("name")
+            page.locator("[name=output_column]").fill("out")
+            with page.expect_navigation():
+                page.get_by_role("button", name="Preview").click()
+            findings.look_at(page, code)
+        page.unroute("**/*")
+    assert not findings.found, f"\n{findings}"
 
 
 def test_a_run_writes_every_row(enriched: Workspace) -> None:

@@ -84,3 +84,8 @@ def ask(
 def verdict(response: HttpResponse) -> str:
     """What the gateway said: "pass", or its verdict."""
     return "pass" if response.status_code == 200 else response["X-Cloudapp-Verdict"]
+
+
+def without_id(response: HttpResponse) -> dict[str, str]:
+    """What an answer says in its headers; each has a name of its own in the logs."""
+    return {name: value for name, value in response.headers.items() if name != "X-Request-ID"}

@@ -3,6 +3,7 @@
 import re
 import uuid
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
@@ -10,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseBase
 from django.test import Client
 from django.urls import resolve
+from django.utils import timezone
 
 from accounts.models import User
 from deploy import vault
@@ -17,11 +19,13 @@ from deploy.states import Status
 from tests import factories
 from tests.workspaces.html import Page
 from workspaces import access, urls
+from workspaces.handoff_tokens import digest
 from workspaces.models import Role, Workspace
 
-# Far from what the sequence gives the next ones.
+# Far from what the sequence gives the next ones; also the number of a member and an invitation.
 WEBHOOK = 7_000_000_007
 DELIVERY = uuid.UUID("6b3f64c1-6f83-4d2c-9a64-0c0d3a3a5c1e")
+NEWCOMER = "newcomer@example.org"
 PUBLIC = "https://93.184.216.34/hook"
 
 
@@ -50,6 +54,9 @@ TABLE = [
     Address("", "see", allowed=200),
     Address("live/", "see", allowed=200, query={"seen": "something old"}),
     Address("activity/", "read_activity", allowed=200),
+    Address("audit/", "read_audit", allowed=200),
+    Address("audit/export/", "read_audit", allowed=200),
+    Address("usage/", "see_usage", allowed=200),
     Address("logs/", "read_logs", allowed=200),
     Address("start/", "start", Status.STOPPED, {}),
     Address("stop/", "stop", post={}),
@@ -60,6 +67,16 @@ TABLE = [
     Address("plugins/apply/", "change_plugins", post={}),
     Address("plugins/roll-back/", "change_plugins", post={}),
     Address("plugins/forget/", "change_plugins", post={"name": "KEY"}),
+    Address("members/", "see", allowed=200),
+    Address("members/leave/", "see", post={}),
+    Address("members/transfer/", "change_members", post={"to": str(WEBHOOK)}),
+    Address("members/<int:pk>/role/", "change_members", post={"role": "editor"}),
+    Address("members/<int:pk>/remove/", "change_members", post={}),
+    Address("invitations/add/", "change_members", post={"email": NEWCOMER, "role": "viewer"}),
+    Address("invitations/<int:pk>/resend/", "change_members", post={}),
+    Address("invitations/<int:pk>/withdraw/", "change_members", post={}),
+    Address("visibility/", "change_visibility", allowed=200),
+    Address("visibility/set/", "change_visibility", post={"to": "public"}),
     Address("webhooks/", "manage_webhooks", allowed=200),
     Address("webhooks/add/", "manage_webhooks", post={"url": PUBLIC}),
     Address("webhooks/<int:pk>/", "manage_webhooks", allowed=200),
@@ -69,6 +86,7 @@ TABLE = [
     Address("webhooks/<int:pk>/rotate/", "manage_webhooks", post={}),
     Address("webhooks/<int:pk>/redeliver/", "manage_webhooks", post={"delivery": str(DELIVERY)}),
     Address("webhooks/<int:pk>/remove/", "manage_webhooks", post={}),
+    Address("support/", "allow_support", post={"days": "1"}),
     Address("delete/", "delete", post={"confirm": "trees"}),
     Address("undelete/", "undelete", Status.DELETING, {}),
 ]
@@ -81,10 +99,18 @@ def owner(db: None) -> User:
 
 
 def make_trees(owner: User, status: Status) -> Workspace:
-    """The workspace that the addresses lead to, with a webhook."""
+    """The workspace that the addresses lead to, with a webhook, a viewer and an invitation."""
     workspace = factories.make_workspace(owner, "trees", status=status)
     webhook = workspace.webhooks.create(pk=WEBHOOK, url=PUBLIC, secret=vault.seal("whsec_c2Vj"))
     webhook.deliveries.create(pk=DELIVERY, type="ping", body="{}", state="delivered")
+    factories.add_member(workspace, factories.make_user(pk=WEBHOOK), Role.VIEWER)
+    workspace.invitations.create(
+        pk=WEBHOOK,
+        email="invited@example.org",
+        role=Role.EDITOR,
+        digest=digest("a token"),
+        expires_at=timezone.now() + timedelta(days=1),
+    )
     return workspace
 
 

@@ -1,5 +1,7 @@
 """The admin pages of workspaces and deploy: they open, find, and change nothing by accident."""
 
+import re
+
 import pytest
 from django.apps import apps
 from django.contrib import admin
@@ -9,7 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
-from deploy.models import Instance, LogTail, Orphan
+from deploy.models import Heartbeat, HostFacts, Instance, LogTail, Orphan
 from deploy.states import Status
 from tests import factories
 from workspaces import services
@@ -27,6 +29,8 @@ LISTS = [
     "deploy/image/",
     "deploy/orphan/",
     "deploy/logtail/",
+    "deploy/hostfacts/",
+    "deploy/heartbeat/",
 ]
 READ_ONLY = [
     path for path in LISTS if path.startswith("deploy/") or "activity" in path or "delivery" in path
@@ -52,6 +56,8 @@ def populate(count: int) -> None:
         factories.add_event(workspace.instance, "create", duration_ms=1)
         LogTail.objects.create(instance=workspace.instance, text="line")
         Orphan.objects.create(name=image.digest, kind="volume")
+        HostFacts.objects.create(name=image.digest, cores=2, memory_mb=4096)
+        Heartbeat.objects.create(queue=image.digest)
 
 
 def newest(path: str) -> Model:
@@ -138,6 +144,19 @@ def test_instances_in_trouble(operator: Client) -> None:
     events = operator.get(f"/admin/deploy/instanceevent/?instance={failed.pk}").content.decode()
     assert str(failed.pk) in events
     assert str(well.pk) not in events
+
+
+def test_lists_are_named_by_what_is_in_them(operator: Client) -> None:
+    text = operator.get("/admin/accounts/auditentry/").content.decode()
+    assert "<h1>Audit log</h1>" in text
+    assert re.findall(r"<summary>\s*(.*?)\s*</summary>", text) == ["By operator", "Via", "At"]
+
+
+def test_times_are_written_as_in_exports(operator: Client) -> None:
+    text = operator.get("/admin/accounts/auditentry/").content.decode()
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert "a.m." not in text
+    assert "p.m." not in text
 
 
 def test_a_workspace_cannot_be_added_or_deleted_here(operator: Client) -> None:

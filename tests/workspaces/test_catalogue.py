@@ -5,10 +5,13 @@ The index is a directory of small wheels. What a worker does is called here, wit
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
 import pytest
+from django.utils import timezone
+from pytest_django import Settings
 
 from accounts.models import User
 from deploy import locks
@@ -17,7 +20,7 @@ from deploy.models import Image, Instance
 from deploy.states import Status
 from tests import factories
 from tests.shelf import TARGET, Shelf
-from workspaces import catalogue, change_runs, changes, releases, rollouts, sets, starter
+from workspaces import attention, catalogue, change_runs, changes, releases, rollouts, sets, starter
 from workspaces.catalogue import Terms
 from workspaces.models import Approval, Change, Grant, Plugin, Release, Rollout, Step, Workspace
 from workspaces.services import NoImage, Refused, create_workspace
@@ -289,6 +292,61 @@ def test_terms_that_cannot_be_kept_are_refused(terms: Terms, field: str) -> None
     with pytest.raises(Refused) as refusal:
         catalogue.approve(read_before(), catalogue.default_release(), "1.0", terms, None)
     assert refusal.value.field == field
+
+
+@pytest.mark.parametrize("days", [365, 0])
+def test_an_operators_yes_is_good_for_a_time(settings: Settings, days: int) -> None:
+    settings.APPROVAL_DAYS = days
+    before = timezone.now()
+    made = catalogue.approve(read_before(), catalogue.default_release(), "1.0", Terms(), None)
+    until = made.expires_at
+    if days:
+        assert until
+        assert before + timedelta(days=days) <= until <= timezone.now() + timedelta(days=days)
+    else:
+        assert until is None
+
+
+def test_what_came_with_this_software_does_not_expire() -> None:
+    starter.load()
+    assert Approval.objects.filter(shipped=True).exists()
+    assert not Approval.objects.exclude(expires_at=None).exists()
+
+
+def test_what_has_expired_nobody_new_switches_on_and_nobody_loses(shelf: Shelf) -> None:
+    expired, other = approved(known(shelf)), approved(known(shelf, "datasette-cats"))
+    has, has_not = with_plugins("trees", expired), with_plugins("oaks")
+    Approval.objects.filter(pk=expired.pk).update(expires_at=timezone.now())
+    assert list(sets.available(has)) == [expired, other]
+    assert list(sets.available(has_not)) == [other]
+    with pytest.raises(Refused, match="may not use datasette-birds"):
+        changes.request(has_not, None, ["datasette-birds"])
+    both = ["datasette-birds", "datasette-cats"]
+    assert sets.names_of(changes.request(has, None, both).wanted.all()) == set(both)
+    assert attention.counts()["approval-expiring"] == 1
+    catalogue.renew(expired)
+    assert list(sets.available(has_not)) == [expired, other]
+    assert "approval-expiring" not in attention.counts()
+
+
+def test_what_runs_an_older_version_may_have_the_expired_newer_one(shelf: Shelf) -> None:
+    plugin = known(shelf)
+    workspace = with_plugins("trees", approved(plugin))
+    shelf.wheel("datasette-birds", "2.0")
+    new = approved(plugin, "2.0")
+    Approval.objects.update(expires_at=timezone.now())
+    assert list(sets.available(workspace)) == [new], "or the next change would leave it out"
+    assert not changes.not_allowed(workspace, workspace.release, [new])
+
+
+def test_only_what_counts_and_expires_is_renewed(shelf: Shelf) -> None:
+    approval = approved(known(shelf))
+    Approval.objects.update(expires_at=None)
+    with pytest.raises(Refused, match="does not expire"):
+        catalogue.renew(approval)
+    catalogue.withdraw(approval, None)
+    with pytest.raises(Refused, match="does not count"):
+        catalogue.renew(approval)
 
 
 def test_required_is_part_of_every_image_and_of_nobodys_choice(shelf: Shelf) -> None:
@@ -728,3 +786,41 @@ def test_what_is_required_counts_on_the_release_that_is_changed_to(shelf: Shelf)
     spec = sets.spec_of(trees, coming, [])
     assert spec.internet
     assert spec.plugin_settings == {"datasette-birds": {"key": {"$env": "BIRD_KEY"}}}
+
+
+def older_and_newer() -> tuple[Release, list[Workspace]]:
+    """A release after an upgrade of this software, and workspaces from before."""
+    parts = {"base": {"id": "sha256:1"}, "files": {"Dockerfile": "old"}}
+    factories.make_image(inputs=parts)
+    old = [with_plugins(f"old-{number}") for number in range(3)]
+    newest = factories.make_image(inputs=parts | {"files": {"Dockerfile": "new"}})
+    release = catalogue.default_release()
+    assert release.image == newest
+    # Plugins are its own, and so is its image; what is ours in it is new.
+    own = factories.make_image(inputs=newest.inputs | {"packages": {"datasette-owls": "1.0"}})
+    Release.objects.filter(pk=release.pk).update(image=newest)
+    new = with_plugins("new")
+    Instance.objects.filter(pk=new.instance_id).update(image=own)
+    return release, old
+
+
+def test_after_an_upgrade_a_release_is_rolled_out_to_those_with_an_older_image(
+    operator: User,
+) -> None:
+    release, old = older_and_newer()
+    assert set(releases.behind()) == set(old)
+    assert attention.counts()["image-outdated"] == 3
+    rollout = step(rollouts.start(release, release, 2, operator))
+    batches = []
+    while rollout.state == Rollout.State.RUNNING:
+        under_way = rollout.changes.filter(state="open")
+        assert {(change.release, change.anew) for change in under_way} == {(release, False)}
+        moved = Instance.objects.filter(workspace__changes__in=under_way)
+        moved.update(image=release.image)
+        batches.append(finish(rollout))
+        step(rollout)
+    assert batches == [["old-0", "old-1"], ["old-2"]]
+    assert rollout.state == Rollout.State.DONE
+    assert "image-outdated" not in attention.counts()
+    with pytest.raises(Refused, match="newest image"):
+        rollouts.start(release, release, 2, operator)

@@ -1,6 +1,7 @@
 """The operators' pages of the catalogue, releases and changes: what they show, do and refuse."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import Settings
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from deploy.models import Image, Instance
 from tests import factories
 from tests.workspaces.html import Page
@@ -385,6 +388,33 @@ def test_withdrawing_lists_who_uses_it_and_keeps_them(client: Client, operator: 
     assert "Rebuild without it…" in said(client, f"{PLUGINS}{approval.plugin_id}/change/")
 
 
+def test_an_approval_that_expires_is_renewed_by_a_button(
+    client: Client, operator: User, settings: Settings
+) -> None:
+    plugin = make_plugin()
+    approval = make_approval(plugin, expires_at=timezone.now() + timedelta(days=31))
+    address = f"{PLUGINS}{plugin.pk}/change/"
+    assert "Good until" in said(client, address)
+    assert "Still good" not in said(client, address), "there is time"
+    for days in (29, -1):
+        Approval.objects.update(expires_at=timezone.now() + timedelta(days=days))
+        words = said(client, address)
+        assert "Still good" in words
+        assert ("Expired" in words) == (days < 0)
+    settings.APPROVAL_DAYS = 100
+    path = f"/admin/workspaces/approval/{approval.pk}/renew/"
+    response = client.post(path, follow=True)
+    assert response.redirect_chain == [(address, 302)]
+    assert "The approval of 1.0 on Datasette 0.65.5 is good until" in text(response)
+    approval.refresh_from_db()
+    assert approval.expires_at
+    assert timedelta(days=99) < approval.expires_at - timezone.now() <= timedelta(days=100)
+    assert AuditEntry.objects.filter(verb="renewed_approval", actor=operator.pk).count() == 1
+    settings.APPROVAL_DAYS = 0
+    assert "is good for ever." in text(client.post(path, follow=True))
+    assert "does not expire" in text(client.post(path, follow=True))
+
+
 def test_where_nobody_uses_it_there_is_nothing_to_choose(client: Client) -> None:
     path = withdraw_path(make_approval(make_plugin()))
     page = Page(client.get(path).content.decode())
@@ -537,7 +567,7 @@ Deed = tuple[str, dict[str, Any], str]
 def deeds() -> dict[str, Deed]:
     """Each deed: address, what is posted, the permission that it needs."""
     plugin = make_plugin(newest="1.0")
-    approval = make_approval(plugin)
+    approval = make_approval(plugin, expires_at=timezone.now())
     make_user_of(slug="trees")
     catalogue.grant(plugin, make_user_of(approval, slug="oaks"), None)
     coming, old = make_next(), catalogue.default_release()
@@ -552,6 +582,7 @@ def deeds() -> dict[str, Deed]:
         "grant": (f"{base}/grants/", {"workspace": "trees"}, "add_grant"),
         "revoke": (f"{base}/grants/", {"revoke": "oaks"}, "delete_grant"),
         "withdraw": (withdraw_path(approval), {"then": "keep"}, "change_approval"),
+        "renew": (f"/admin/workspaces/approval/{approval.pk}/renew/", {}, "add_approval"),
         "build": (f"{release}/build/", {}, "change_release"),
         "default": (f"{release}/default/", {}, "change_release"),
         "offer": (f"{release}/offer/", {"offered": "no"}, "change_release"),
@@ -579,8 +610,8 @@ def signed_in(*permissions: str, staff: bool = True) -> Client:
 VIEW = tuple(
     f"view_{name}" for name in ("plugin", "approval", "grant", "release", "change", "rollout")
 )
-NAMES = ["add", "edit", "read", "approve", "grant", "revoke", "withdraw", "build", "default",
-         "offer", "try", "roll out", "stop"]  # fmt: skip
+NAMES = ["add", "edit", "read", "approve", "grant", "revoke", "withdraw", "renew",
+         "build", "default", "offer", "try", "roll out", "stop"]  # fmt: skip
 
 
 def everything() -> list[Any]:
@@ -615,7 +646,7 @@ def test_the_permission_suffices(name: str) -> None:
     assert everything() != before
 
 
-@pytest.mark.parametrize("name", ["read", "approve", "withdraw", "build", "stop"])
+@pytest.mark.parametrize("name", ["read", "approve", "withdraw", "renew", "build", "stop"])
 def test_deeds_need_the_token_of_their_page(operator: User, name: str) -> None:
     path, posted, _ = deeds()[name]
     client = Client(enforce_csrf_checks=True)
@@ -625,9 +656,10 @@ def test_deeds_need_the_token_of_their_page(operator: User, name: str) -> None:
 
 def test_whoever_may_only_look_sees_no_buttons() -> None:
     plugin = make_plugin()
-    make_approval(plugin)
+    make_approval(plugin, expires_at=timezone.now())
     words = said(signed_in(*VIEW), f"{PLUGINS}{plugin.pk}/change/")
     assert "Approve…" not in words
+    assert "Still good" not in words
     assert "Withdraw…" not in words
     assert "Read again" not in words
     words = said(signed_in(*VIEW), f"{RELEASES}{make_next().pk}/change/")

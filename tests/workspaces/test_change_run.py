@@ -320,6 +320,20 @@ def test_what_is_replaced_meanwhile_stays(
     assert kept(workspace) == dict.fromkeys(BOTH, "newer")
 
 
+def test_what_is_set_or_forgotten_during_the_build_outdoes_the_change(
+    workspace: Workspace, keyed: Change, run: Run
+) -> None:
+    operator = factories.make_user(is_staff=True)
+
+    def meanwhile() -> None:
+        if "OLD_KEY" in kept(workspace):  # asked for a second time to have the image for sure
+            changes.remove_secret(workspace, operator, "OLD_KEY")
+            changes.set_secret(workspace, operator, "NEW_KEY", "newer")
+
+    assert run(keyed, meanwhile).state == Change.State.DONE
+    assert kept(workspace) == {"NEW_KEY": "newer"}
+
+
 def test_keys_are_rotated_under_a_change(
     workspace: Workspace, keyed: Change, run: Run, settings: Settings
 ) -> None:
@@ -332,3 +346,50 @@ def test_keys_are_rotated_under_a_change(
     done = run(keyed, lambda: rotate("while it is built"), lambda: rotate("while it is tried out"))
     assert done.state == Change.State.ROLLED_BACK
     assert kept(workspace) == {"OLD_KEY": "old"}
+
+
+# --- built anew, and given up --------------------------------------------------------------------
+
+
+def test_a_rebuild_builds_what_is_there_once_more(
+    workspace: Workspace, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def ensure_image(*args: object, anew: bool, **options: object) -> Image:
+        asked.append(anew)
+        return image
+
+    monkeypatch.setattr(images, "ensure_image", ensure_image)
+    monkeypatch.setattr(change_runs, "_trouble", lambda instance_id: None)
+    generation = workspace.instance.generation
+    change = changes.rebuild(workspace, None)
+    change_runs.run(change.pk, SimpleNamespace())  # type: ignore[arg-type]
+    # Once anew; the second time only whether nobody pruned it meanwhile.
+    assert asked == [True, False]
+    change.refresh_from_db()
+    workspace.instance.refresh_from_db()
+    assert change.state == Change.State.DONE
+    assert workspace.instance.generation > generation
+    assert workspace.activities.latest("id").detail == "built anew"
+
+
+@pytest.mark.parametrize("when", ["building", "switching"])
+def test_a_worker_that_hung_does_not_undo_that_it_was_given_up(
+    workspace: Workspace, plugin: Approval, run: Run, when: str
+) -> None:
+    before = workspace.instance.image_id
+    change = changes.request(workspace, None, ["datasette-one"])
+
+    def give_up() -> str:
+        change_runs.give_up(change.pk, "Given up.")
+        return ""
+
+    done = run(change, **{when: give_up})
+    assert done.error == "Given up."
+    assert done.state in (Change.State.FAILED, Change.State.ROLLED_BACK)
+    workspace.instance.refresh_from_db()
+    assert workspace.instance.image_id == before
+    assert not workspace.plugins.exists()
+    with pytest.raises(lifecycle.NotAllowed):
+        change_runs.give_up(change.pk, "Again.")

@@ -18,7 +18,7 @@ from accounts.models import ApiToken, User
 from deploy.models import Instance
 from deploy.states import Desired, Status
 from tests.factories import add_member, make_user, make_workspace, set_status
-from tests.workspaces.gateway_support import ask, cloud_client, sign_in, verdict
+from tests.workspaces.gateway_support import ask, cloud_client, sign_in, verdict, without_id
 from tests.workspaces.test_gateway import UNREACHABLE, UP, _in_thread, _once_woken, patience
 from workspaces import gateway
 from workspaces.models import Member, Role, Workspace
@@ -148,7 +148,7 @@ def test_a_token_learns_nothing_of_other_peoples_workspaces(
         with CaptureQueriesContext(connection) as queries:
             response = ask_with(text, asked)
         assert verdict(response) == "not-found"
-        answers.append((response.status_code, response.headers, response.content, len(queries)))
+        answers.append((response.status_code, without_id(response), response.content, len(queries)))
     assert answers[0] == answers[1] == answers[2]
 
 
@@ -160,7 +160,7 @@ def test_unknown_tokens_learn_nothing_either(text: str, owner: User, workspace: 
             with CaptureQueriesContext(connection) as queries:
                 response = ask_with(tried, asked)
             assert (response.status_code, verdict(response)) == (401, "sign-in")
-            answers.append((response.headers, len(queries)))
+            answers.append((without_id(response), len(queries)))
     assert all(answer == answers[0] for answer in answers)
 
 

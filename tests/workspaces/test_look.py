@@ -15,6 +15,7 @@ from tests.workspaces import html
 
 STATIC = settings.BASE_DIR / "cloudapp" / "static"
 CSS = (STATIC / "app.css").read_text()
+ADMIN_CSS = (settings.BASE_DIR / "workspaces" / "static" / "workspaces" / "admin.css").read_text()
 # The gateway's pages are not among them: they stand on workspaces' hosts, with a CSP of their own.
 TEMPLATES = [
     path
@@ -75,6 +76,15 @@ def test_everything_can_be_read(scheme: str) -> None:
         if (ratio := contrast(colours[front], colours[back])) < least
     ]
     assert not poor
+
+
+def test_operators_pages_have_the_same_colours() -> None:
+    colours = palettes()
+    for light, dark in re.findall(r"light-dark\((.*?), (.*?)\)", ADMIN_CSS):
+        assert light in colours["light"].values()
+        assert dark in colours["dark"].values()
+    elsewhere = re.sub(r"light-dark\(.*?\)", "", ADMIN_CSS)
+    assert not re.findall(r"#[0-9a-f]{3,6};", elsewhere), "a colour that is not in both looks"
 
 
 def test_every_status_has_a_look_and_a_word() -> None:

@@ -1,5 +1,7 @@
 """The pages, as a browser without JavaScript has them: flows, words, and what they cost."""
 
+import json
+import logging
 import threading
 import time
 from datetime import timedelta
@@ -11,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import User
+from cloudapp.logs import JsonFormatter
 from deploy import lifecycle, notify
 from deploy.models import Image, Instance, InstanceEvent, LogTail
 from deploy.states import Status
@@ -97,6 +100,20 @@ def test_words_that_help(client_of_owner: Client, name: str, slug: str, words: s
     assert page.by_id("id_slug").get("value") == slug
     assert html.problems(response.content.decode()) == []
     assert Workspace.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_the_log_says_whose_an_instance_is_from_the_beginning(
+    client_of_owner: Client, ready: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With an older database restored, nothing else leads from a volume to its workspace."""
+    caplog.set_level(logging.INFO, "cloudapp.requests")
+    caplog.handler.setFormatter(JsonFormatter())
+    made = client_of_owner.post("/workspaces/new/", {"name": "Trees", "slug": "trees"})
+    assert made.status_code == 302
+    (line,) = [json.loads(text) for text in caplog.text.splitlines() if "workspaces/new" in text]
+    instance = Workspace.objects.get().instance_id
+    assert (line["workspace"], line["instance"]) == ("trees", str(instance))
 
 
 @pytest.mark.usefixtures("ready")

@@ -15,7 +15,7 @@ from deploy import lifecycle
 from deploy.models import Image, Instance
 from deploy.states import Desired, Status, StopReason
 from tests import factories
-from workspaces import changes, history, members, services
+from workspaces import changes, history, invitations, members, services
 from workspaces.models import Activity, Member, Plan, Role, Workspace
 from workspaces.services import Refused
 
@@ -64,7 +64,7 @@ def test_a_new_workspace_takes_a_spare_that_fits_the_plan(owner: User) -> None:
     assert workspace.status is Status.RUNNING
     assert not workspace.instance.spare
     # What it did before belongs to nobody's history.
-    lines = history.entries(list(history.rows_of(workspace)))
+    lines = history.entries(workspace, list(history.rows_of(workspace)))
     assert [line.text for line in lines] == ["created the workspace"]
     assert Instance.objects.filter(spare=True).count() == 1
     services.keep_spares()
@@ -149,6 +149,65 @@ def test_the_quota_counts_own_live_workspaces(owner: User) -> None:
         services.undelete(first, owner)
 
 
+def change_role(workspace: Workspace, owner: User, grace: User) -> None:
+    members.change_role(workspace, owner, grace.pk, Role.OWNER)
+
+
+def transfer(workspace: Workspace, owner: User, grace: User) -> None:
+    members.transfer(workspace, owner, grace.pk)
+
+
+def accept(workspace: Workspace, owner: User, grace: User) -> None:
+    members.remove(workspace, owner, grace.pk)
+    invitation = invitations.invite(workspace, owner, "grace@example.org", Role.OWNER)
+    invitations.accept(invitation, grace)
+
+
+@pytest.mark.parametrize("make_owner", [change_role, transfer, accept])
+def test_who_becomes_an_owner_needs_a_place_too(
+    owner: User, make_owner: Callable[[Workspace, User, User], None]
+) -> None:
+    grace = factories.make_user("grace@example.org")
+    workspace, own = factories.make_workspace(owner), factories.make_workspace(grace)
+    Plan.objects.update(max_workspaces=1)
+    factories.add_member(workspace, grace, Role.EDITOR)
+    with pytest.raises(services.QuotaReached):
+        make_owner(workspace, owner, grace)
+    assert not workspace.members.filter(user=grace, role=Role.OWNER).exists()
+    services.delete(own, grace)
+    if make_owner is accept:
+        invitations.accept(workspace.invitations.get(), grace)
+    else:
+        make_owner(workspace, owner, grace)
+    assert workspace.members.get(user=grace).role == Role.OWNER
+    members.change_role(workspace, grace, grace.pk, Role.OWNER)  # is one: nothing to count
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("ready")
+def test_what_is_handed_over_and_what_comes_back_take_places_one_by_one(owner: User) -> None:
+    """Without a deadlock: whoever counts holds the person first, and the workspace then."""
+    grace = factories.make_user("grace@example.org")
+    given = [factories.make_workspace(owner) for _ in range(4)]
+    back = [factories.make_workspace(grace) for _ in range(4)]
+    for workspace in given:
+        factories.add_member(workspace, grace, Role.EDITOR)
+    for workspace in back:
+        services.delete(workspace, grace)
+    Plan.objects.update(max_workspaces=3)
+    now = Workspace.objects.in_bulk([workspace.pk for workspace in (*given, *back)])
+
+    def work(number: int) -> None:
+        if number < 4:
+            transfer(now[given[number].pk], owner, grace)
+        else:
+            services.undelete(now[back[number - 4].pk], grace)
+
+    assert [type(error) for error in at_once(8, work)] == [services.QuotaReached] * 5
+    owned = Workspace.objects.filter(deleted_at=None, members__user=grace, members__role="owner")
+    assert owned.count() == 3
+
+
 def at_once(count: int, work: Callable[[int], None]) -> list[Exception]:
     """Run `work` in threads that begin together; return what they raised."""
     gate = threading.Barrier(count)
@@ -174,10 +233,10 @@ def at_once(count: int, work: Callable[[int], None]) -> list[Exception]:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("ready")
-def test_two_requests_at_once_cannot_both_take_the_last_place(owner: User) -> None:
+def test_twenty_requests_at_once_cannot_have_more_than_three_places(owner: User) -> None:
     Plan.objects.update(max_workspaces=3)
-    raised = at_once(6, lambda n: _create(owner, f"space-{n}"))
-    assert [type(error) for error in raised] == [services.QuotaReached] * 3
+    raised = at_once(20, lambda n: _create(owner, f"space-{n}"))
+    assert [type(error) for error in raised] == [services.QuotaReached] * 17
     assert Workspace.objects.count() == 3
     assert Instance.objects.count() == 3
 

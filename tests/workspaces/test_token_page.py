@@ -193,7 +193,7 @@ def test_the_list_says_what_there_is_to_know(
         for name in ("robot", "hand", "elsewhere")
         if item.get("class") == "list__item" and item.text.split()[0] == name
     }
-    assert "Change who belongs to a workspace" in items["robot"]
+    assert "Change who belongs to a workspace, and make others its owners" in items["robot"]
     assert "All your workspaces" in items["robot"]
     assert "last used now" in items["robot"]
     assert "revoking it ends 1 made with it, too" in items["robot"]

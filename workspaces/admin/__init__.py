@@ -1,5 +1,23 @@
-"""The operators' pages: customers, the plugin catalogue, releases, changes and webhooks."""
+"""The operators' pages: customers, the plugin catalogue, releases, changes, mail and logs."""
 
-from workspaces.admin import catalogue, changes, customers, releases, webhooks
+from workspaces.admin import (
+    catalogue,
+    changes,
+    customers,
+    logs,
+    mail,
+    releases,
+    webhooks,
+    workspaces,
+)
 
-__all__ = ["catalogue", "changes", "customers", "releases", "webhooks"]
+__all__ = [
+    "catalogue",
+    "changes",
+    "customers",
+    "logs",
+    "mail",
+    "releases",
+    "webhooks",
+    "workspaces",
+]

@@ -12,10 +12,11 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from accounts.admin import operator
 from accounts.models import User
 from deploy.admin import ReadOnlyAdmin
 from workspaces import catalogue, deeds
-from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
+from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, refuse
 from workspaces.admin.forms import (
     AddPluginForm,
     ApproveForm,
@@ -319,6 +320,7 @@ def _abilities(request: HttpRequest, plugin: Plugin) -> dict[str, bool]:
         "read": may("read_plugin") and not plugin.own,
         "approve": may("approve") and plugin.state == Plugin.State.KNOWN,
         "withdraw": may("withdraw"),
+        "renew": may("renew"),
         "grants": may("see_grants") and plugin.state == Plugin.State.KNOWN,
     }
 
@@ -348,6 +350,7 @@ def _row(plugin: Plugin, approval: Approval) -> dict[str, Any]:
         "approval": approval,
         "files": list(approval.pins.values()),
         "newer": plugin.newer_than(approval.version) if approval.state == ACTIVE else "",
+        "may_renew": approval.state == ACTIVE and approval.expires_soon,
         "may_end": (approval.state in catalogue.ENDABLE and bool(approval.lock))
         or approval.state == Approval.State.LOCKING
         or (approval.state == Approval.State.WITHDRAWN and used),
@@ -406,11 +409,12 @@ class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
         "note",
         "by",
         "at",
+        "expires_at",
         "ended_by",
         "ended_at",
         "files",
     )
-    deeds = {"withdraw": "withdraw"}
+    deeds = {"withdraw": "withdraw", "renew": "renew"}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Approval]:
         """Approvals with the names of who gave them, in one more query."""
@@ -451,6 +455,12 @@ class ApprovalAdmin(DeedsAdmin, ReadOnlyAdmin):
             over=over,
             button="Rebuild" if over else "Withdraw",
         )
+
+    def renew(self, request: HttpRequest, approval: Approval) -> HttpResponse:
+        """Say that it is still good."""
+        demand(request, "renew")
+        who = operator(request)
+        return self.at_once(request, approval.plugin, lambda: deeds.renew(approval, who))
 
     def _end(self, request: HttpRequest, approval: Approval, then: str) -> None:
         rebuild = then == WithdrawForm.REBUILD

@@ -1,48 +1,53 @@
-"""Plans, workspaces and members, for operators.
+"""Plans, members and what they did, for operators.
 
-Plans and members can be changed. A workspace itself is only looked at: what is done to one goes
-through workspaces.services, so that its instance follows.
+Plans can be changed. Who belongs to a workspace is its owners' decision: an operator who made
+themselves a member would see its data without being let in.
 """
 
 from typing import Any
 
-from django.contrib import admin
-from django.db.models import Count, Prefetch, Q, QuerySet
-from django.http import HttpRequest
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminIntegerFieldWidget
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
+from accounts.admin import UserAdmin, operator
 from accounts.models import User
-from workspaces.models import Activity, Member, Plan, Role, Workspace
+from deploy.admin import ReadOnlyAdmin
+from workspaces import deeds, plans
+from workspaces.models import Activity, Member, Plan, Role
+from workspaces.services import Refused
 
 _named_user = Prefetch("user", User.objects.with_names())
 
 
-class StateFilter(admin.SimpleListFilter):
-    """Whether a workspace is there, deleted and restorable, or gone."""
+class PlanForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What the API takes; what it refuses, refused at its field."""
 
-    title = "state"
-    parameter_name = "state"
-    choices_by_value = {
-        "live": ("there", Q(deleted_at=None)),
-        "deleted": ("deleted, data kept", Q(deleted_at__isnull=False, instance__purged_at=None)),
-        "purged": ("gone", Q(instance__purged_at__isnull=False)),
-    }
+    disk_mb = forms.IntegerField(
+        label="Disk (MiB)", min_value=1, initial=10_240, widget=AdminIntegerFieldWidget
+    )
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Offer the three."""
-        return [(value, words) for value, (words, _) in self.choices_by_value.items()]
+    def clean_is_default(self) -> bool:
+        """Say that there is always a default, before plans.change does."""
+        wanted = bool(self.cleaned_data["is_default"])
+        if self.instance.pk and self.instance.is_default and not wanted:
+            raise forms.ValidationError(plans.NO_DEFAULT)
+        return wanted
 
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[Workspace]
-    ) -> QuerySet[Workspace] | None:
-        """Keep those in the chosen state."""
-        chosen = self.choices_by_value.get(self.value() or "")
-        return queryset.filter(chosen[1]) if chosen else None
+    def _get_validation_exclusions(self) -> set[str]:
+        """Leave to `plans` that there is one default: it takes that from the one that has it."""
+        inherited: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]
+        return {*inherited, "is_default"}
 
 
 @admin.register(Plan)
 class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What workspaces may use. A changed plan counts for workspaces made from then on."""
+    """What workspaces may use. When it changes, those that have it follow, a few at a time."""
 
+    form = PlanForm
+    change_form_template = "admin/workspaces/plan.html"
     list_display = (
         "name",
         "is_default",
@@ -51,18 +56,56 @@ class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "pids",
         "idle_seconds",
         "internet",
+        "disk_mb",
         "max_workspaces",
+        "max_members",
         "spares",
         "used_by",
     )
     search_fields = ("name",)
     ordering = ("name",)
 
+    class Media:
+        css = {"all": ("workspaces/admin.css",)}
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
         """Plans with how many workspaces have each."""
         live = Count("workspaces", filter=Q(workspaces__deleted_at=None))
         found: QuerySet[Plan] = super().get_queryset(request)
         return found.annotate(used=live)
+
+    def changeform_view(
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse | HttpResponseRedirect:
+        """Say it in words where somebody else was faster."""
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except Refused as refusal:
+            messages.error(request, str(refusal))
+            return HttpResponseRedirect(request.get_full_path())
+
+    def save_model(self, request: HttpRequest, obj: Plan, form: Any, change: bool) -> None:
+        """Do what the API does, which leaves the line in the history as well."""
+        who, said = operator(request), form.cleaned_data
+        if change:
+            deeds.change_plan(obj, who, {name: said[name] for name in form.changed_data})
+        else:
+            obj.pk = deeds.add_plan(who, said).pk
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:  # type: ignore[override]
+        """The deed did."""
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> None:  # type: ignore[override]
+        """The deed did."""
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """Show how far its workspaces follow it."""
+        plan: Plan | None = kwargs.get("obj")
+        if plan is not None:
+            context["progress"] = plans.progress().get(plan.pk, plans.Progress())
+        return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="workspaces", ordering="used")
     def used_by(self, plan: Plan) -> int:
@@ -74,78 +117,39 @@ class PlanAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().has_delete_permission(request, obj) and not (obj and obj.is_default)
 
 
-class MemberInline(admin.TabularInline):  # type: ignore[type-arg]
-    """Who belongs to a workspace."""
+# --- who alone owns something stays --------------------------------------------------------------
 
-    model = Member
-    extra = 0
-    raw_id_fields = ("user",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Member]:
-        """Members with their names, in one more query."""
-        return super().get_queryset(request).prefetch_related(_named_user)
+Deleted = tuple[list[Any], dict[str, int], set[str], list[Any]]
 
 
-@admin.register(Workspace)
-class WorkspaceAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What customers have, found by name, address, or a member's email address."""
+def _kept(deleted: Deleted, leaving: QuerySet[Member]) -> Deleted:
+    """Keep an operator from deleting the last owners of workspaces: say what to do first."""
+    others = Member.objects.filter(role=Role.OWNER, user__is_active=True)
+    others = others.exclude(pk__in=leaving.values("pk")).filter(workspace=OuterRef("workspace"))
+    last = leaving.filter(~Exists(others), role=Role.OWNER, workspace__deleted_at=None)
+    slugs = last.order_by("workspace__slug").values_list("workspace__slug", flat=True).distinct()
+    words = [
+        f"{slug}, of which no other owner is left: give it one, or delete it" for slug in slugs
+    ]
+    *others_of_django, protected = deleted
+    return (*others_of_django, [*protected, *words])  # type: ignore[return-value]
 
-    list_display = ("slug", "name", "status", "owners", "plan", "created_at", "deleted_at")
-    list_filter = (
-        StateFilter,
-        "instance__desired",
-        "instance__observed",
-        "instance__stop_reason",
-        "plan",
-        "created_at",
-    )
-    search_fields = ("slug", "name", "=id", "=instance__id", "members__user__emailaddress__email")
-    search_help_text = "A name, an address, an id or a member's email address"
-    ordering = ("-created_at",)
-    list_select_related = ("plan", "instance")
-    list_per_page = 50
-    fields = (
-        "name",
-        "slug",
-        "status",
-        "suspended_reason",
-        "plan",
-        "instance",
-        "created_at",
-        "deleted_at",
-        "purged_at",
-    )
-    readonly_fields = fields
-    inlines = (MemberInline,)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Workspace]:
-        """Workspaces with their owners' names, in two more queries however many there are."""
-        owners = Member.objects.filter(role=Role.OWNER).prefetch_related(_named_user)
-        found: QuerySet[Workspace] = super().get_queryset(request)
-        return found.prefetch_related(Prefetch("members", owners, to_attr="owning"))
+admin.site.unregister(User)
 
-    @admin.display(description="status")
-    def status(self, workspace: Workspace) -> str:
-        """What people see."""
-        return workspace.status.value
 
-    @admin.display(description="owners")
-    def owners(self, workspace: Workspace) -> str:
-        """Who owns it."""
-        owning: list[Member] = getattr(workspace, "owning", [])
-        return ", ".join(str(member.user) for member in owning)
+@admin.register(User)
+class CustomersAdmin(UserAdmin):
+    """Users, as accounts shows them, but no workspace loses its last owner with one."""
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Workspaces are made by their owners, with an instance."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Workspace | None = None) -> bool:
-        """Deleting a row would leave a container and a volume behind."""
-        return False
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Deleted:
+        """Say what would go with them, and what keeps them."""
+        leaving = Member.objects.filter(user__in=[user.pk for user in objs])
+        return _kept(super().get_deleted_objects(objs, request), leaving)
 
 
 @admin.register(Member)
-class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class MemberAdmin(ReadOnlyAdmin):
     """Who belongs where."""
 
     list_display = ("workspace", "user", "role", "created_at")
@@ -154,16 +158,23 @@ class MemberAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     search_help_text = "A workspace or an email address"
     ordering = ("-id",)
     list_select_related = ("workspace",)
-    list_per_page = 50
-    raw_id_fields = ("workspace", "user")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Member]:
         """Members with their names, in one more query."""
         return super().get_queryset(request).prefetch_related(_named_user)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Deleted:
+        """Say what would go with them, and what keeps them."""
+        leaving = Member.objects.filter(pk__in=[member.pk for member in objs])
+        return _kept(super().get_deleted_objects(objs, request), leaving)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Member | None = None) -> bool:
+        """Whoever may, or else no user who belongs somewhere could be deleted."""
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
 
 @admin.register(Activity)
-class ActivityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ActivityAdmin(ReadOnlyAdmin):
     """Who did what, newest first. It is a record, so nobody changes it."""
 
     list_display = ("at", "workspace", "user", "verb", "detail")
@@ -172,21 +183,7 @@ class ActivityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     search_help_text = "A workspace, an email address or words of the detail"
     ordering = ("-id",)
     list_select_related = ("workspace",)
-    list_per_page = 50
-    show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Activity]:
         """Deeds with the names of who did them, in one more query."""
         return super().get_queryset(request).prefetch_related(_named_user)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Say no."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Activity | None = None) -> bool:
-        """Say no."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Activity | None = None) -> bool:
-        """Say no."""
-        return False

@@ -9,9 +9,10 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from accounts.admin import operator
 from deploy.admin import ReadOnlyAdmin
 from workspaces import deeds, releases, rollouts
-from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, operator, refuse
+from workspaces.admin.deeds import DeedsAdmin, back_to, demand, named_by, refuse
 from workspaces.admin.forms import RolloutForm, TryForm
 from workspaces.models import Change, Release, Rollout
 from workspaces.services import Refused

@@ -13,9 +13,10 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from accounts.admin import operator
 from deploy.admin import ReadOnlyAdmin
 from workspaces import deeds, shown_once, webhooks
-from workspaces.admin.deeds import DeedsAdmin, back_to, demand, operator, refuse
+from workspaces.admin.deeds import DeedsAdmin, back_to, demand, refuse
 from workspaces.admin.forms import AddWebhookForm
 from workspaces.models import Delivery, Webhook
 from workspaces.services import Refused
@@ -225,7 +226,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         sent = 0
         for delivery in chosen:
             try:
-                webhooks.redeliver(delivery)
+                webhooks.redeliver(delivery, operator(request))
                 sent += 1
             except Refused as refusal:
                 messages.error(request, f"{delivery}: {refusal}")

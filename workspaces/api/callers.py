@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from ninja.security.base import AuthBase
 
-from accounts import api_tokens, rates
+from accounts import api_tokens, origin, rates
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken, User
 from accounts.rates import Budget
@@ -61,6 +61,7 @@ def identify(request: HttpRequest) -> Caller | None:
         return None
     caller = Caller(token, token.user, rates.spend(token, settings.API_REQUESTS_PER_MINUTE))
     request.caller = caller  # type: ignore[attr-defined]
+    origin.by_token(str(token))
     api_tokens.note_use(token)
     return caller
 

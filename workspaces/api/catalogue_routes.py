@@ -231,6 +231,20 @@ def get_approval(request: HttpRequest, approval_id: ApprovalId) -> WholeApproval
 
 
 @router.post(
+    "/operator/approvals/{approval_id}/renew",
+    response=ApprovalOut,
+    auth=Needs(Scope.OPERATOR, deed="renew"),
+    operation_id="renew_approval",
+    summary="Renew an approval",
+    openapi_extra=may_refuse("not_found", "permission_missing", "refused", once=True),
+)
+def renew(request: HttpRequest, approval_id: ApprovalId) -> ApprovalOut:
+    """Say that it is still good: its time begins anew. Refused where it has no end."""
+    deeds.renew(_approval(approval_id), caller_of(request).user)
+    return ApprovalOut.of(_approval(approval_id))
+
+
+@router.post(
     "/operator/approvals/{approval_id}/withdraw",
     response=WithdrawnOut,
     auth=Needs(Scope.OPERATOR, deed="withdraw"),

@@ -50,7 +50,8 @@ that nobody has.
 Whatever goes wrong is answered with a problem document (RFC 9457, `application/problem+json`).
 Scripts rely on `code`, which never changes its meaning; `detail` says for people what is wrong and
 what to do. `type` is the address of the code's explanation. With `invalid`, `errors` names the
-fields at fault, the first 20 of them.
+fields at fault, the first 20 of them. `request_id` is what the logs call this request, as in the
+header `X-Request-ID` of every answer: tell it to the operators when something is wrong on our side.
 
 A name in a body that we do not know is a mistake too, and refused: so a typing error is found at
 once.

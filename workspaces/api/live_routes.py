@@ -10,8 +10,8 @@ from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Query, Router
 
+from accounts import audit
 from accounts.api_tokens import Scope
-from accounts.models import User
 from deploy import logs, notify
 from deploy.states import Status
 from workspaces import events, history
@@ -84,10 +84,12 @@ _TRUE = "true"
 # --- what happened -------------------------------------------------------------------------------
 
 
-def shown(rows: list[dict[str, Any]]) -> list[EventOut]:
-    """Return rows of `events.rows_of` as they come out of the API; one more query, for names."""
-    people = User.objects.with_names().filter(pk__in={row["who_id"] for row in rows} - {None})
-    names = {person.pk: person.display_name for person in people}
+def shown(rows: list[dict[str, Any]], of: Workspace | None) -> list[EventOut]:
+    """Return rows of `events.rows_of` as they come out of the API; one more query, for names.
+
+    `of` as in history.names_of.
+    """
+    names = history.names_in(rows, of)
     return [
         EventOut(
             id=row["id"],
@@ -147,7 +149,12 @@ def list_events(
         (ids["id__lt"],) = pages.read_cursor(cursor, pages.number)
     rows = events.newest(found.workspace, limit + 1, ids)
     more = pages.cursor_of(rows[limit - 1]["id"]) if len(rows) > limit else None
-    return Page[EventOut](items=shown(rows[:limit]), next=more)
+    return Page[EventOut](items=shown(rows[:limit], _told(caller, found.workspace)), next=more)
+
+
+def _told(caller: Caller, workspace: Workspace) -> Workspace | None:
+    """Return who is told names, as history.names_of takes it: members, or operators."""
+    return None if caller.may("see_workspaces") else workspace
 
 
 def _last_seen(request: HttpRequest, after: int | None) -> int | None:
@@ -173,6 +180,7 @@ def _stream_events(
     if after is None:
         after = next((row["id"] for row in events.newest(workspace, 1)), 0)
     last = after
+    of = _told(caller, workspace)
 
     def news() -> list[dict[str, Any]]:
         look_for(request)
@@ -182,7 +190,7 @@ def _stream_events(
         nonlocal last
         rows = notify.wait_until(now.instance_id, news, HEARTBEAT_SECONDS) or []
         last = rows[-1]["id"] if rows else last
-        return [_message(event.model_dump_json(), str(event.id)) for event in shown(rows)]
+        return [_message(event.model_dump_json(), str(event.id)) for event in shown(rows, of)]
 
     return _stream(caller, workspace, "read_activity", wait)
 
@@ -264,7 +272,11 @@ class _Closing(StreamingHttpResponse):
     operation_id="get_logs",
     summary="Logs: the last lines, or live",
     openapi_extra=may_refuse(
-        "not_found", "role_too_low", "too_many_waiting", stream={"type": "string"}
+        "not_found",
+        "role_too_low",
+        "permission_missing",
+        "too_many_waiting",
+        stream={"type": "string"},
     ),
 )
 def get_logs(
@@ -277,10 +289,12 @@ def get_logs(
     """What the workspace's program wrote, oldest first; its secrets are taken out.
 
     With `Accept: text/event-stream` these lines and then each that follows, as `data`. Editors and
-    owners may read them.
+    owners may read them, and operators who may view log tails; the audit log says that these did.
     """
     caller = caller_of(request)
     found = reach.get(caller, slug, "read_logs")
+    if not found.may_by_role("read_logs"):  # an operator: what customers' programs write is theirs
+        audit.note(caller.user, "read_log", found.workspace, workspace=found.workspace.pk)
     if wants_stream(request):
         return _stream_log(request, found.workspace, tail)
     with a_place(caller):

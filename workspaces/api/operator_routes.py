@@ -2,13 +2,12 @@
 
 from typing import Annotated
 
-from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Path, Router
 from ninja import Status as Answer
 
 from accounts.api_tokens import Scope
-from workspaces import deeds, fleet, operations, plans
+from workspaces import attention, deeds, fleet, operations, plans
 from workspaces.api import pages, reach
 from workspaces.api.callers import Needs, caller_of
 from workspaces.api.operator_shapes import (
@@ -114,19 +113,15 @@ def change_release(
     openapi_extra=may_refuse("permission_missing"),
 )
 def get_fleet(request: HttpRequest) -> FleetOut:
-    """Workspaces by status, what fails and why, what is under way, images, orphans, people."""
-    return FleetOut.of(fleet.summary())
+    """Workspaces by status, what fails and why, what is under way, and what needs attention."""
+    return FleetOut.of(fleet.summary(), attention.counts())
 
 
 # --- plans ---------------------------------------------------------------------------------------
 
 
-def _plans() -> QuerySet[Plan]:
-    return Plan.objects.annotate(used=Count("workspaces", filter=Q(workspaces__deleted_at=None)))
-
-
 def _plan(plan_id: int) -> Plan:
-    plan = _plans().filter(pk=plan_id).first()
+    plan = Plan.objects.filter(pk=plan_id).first()
     if plan is None:
         raise Problem("not_found", "There is no such plan.")
     return plan
@@ -136,7 +131,7 @@ def _shown(response: HttpResponse, plan_id: int) -> PlanOut:
     plan = _plan(plan_id)
     response["Location"] = location(f"/operator/plans/{plan.pk}")
     response["ETag"] = f'"{plans.version_of(plan)}"'
-    return PlanOut.of(plan, getattr(plan, "used", 0))
+    return PlanOut.of(plan, plans.progress().get(plan.pk, plans.Progress()))
 
 
 @router.get(
@@ -150,9 +145,11 @@ def _shown(response: HttpResponse, plan_id: int) -> PlanOut:
 def list_plans(
     request: HttpRequest, cursor: Cursor = None, limit: Limit = pages.LIMIT
 ) -> Page[PlanOut]:
-    """Every plan, newest first, and how many workspaces have each."""
-    found, after = pages.by_id(_plans(), cursor, limit)
-    return Page(items=[PlanOut.of(plan, getattr(plan, "used", 0)) for plan in found], next=after)
+    """Every plan, newest first, how many workspaces have each, and how many of them follow it."""
+    found, after = pages.by_id(Plan.objects.all(), cursor, limit)
+    so_far = plans.progress()
+    items = [PlanOut.of(plan, so_far.get(plan.pk, plans.Progress())) for plan in found]
+    return Page(items=items, next=after)
 
 
 @router.post(
@@ -200,8 +197,11 @@ def get_plan(request: HttpRequest, response: HttpResponse, plan_id: PlanId) -> P
 def update_plan(
     request: HttpRequest, response: HttpResponse, plan_id: PlanId, payload: PlanChanges
 ) -> PlanOut:
-    """Change a plan, for workspaces that are made from now on: those that have it stay as they are.
+    """Change a plan. The workspaces that have it follow, a few at a time.
 
+    `idle_seconds`, `disk_mb` and the numbers of workspaces and members count at once. Memory, CPU,
+    processes and the internet need a new container: what runs is restarted, five at a time, and
+    what sleeps gets it when it wakes. `following` tells how many have it.
     Customers read the name at once. `is_default: true` takes the place of the default before.
     """
     values = payload.model_dump(exclude_none=True)

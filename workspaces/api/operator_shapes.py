@@ -1,5 +1,6 @@
 """What goes in and comes out for operators. Every field says what it is, with an example."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -91,8 +92,13 @@ class FleetOut(Schema):
     users: int = Field(description="How many people have an account.", examples=[80])
     new_users: int = Field(description="How many of them signed up within 24 hours.", examples=[4])
 
+    attention: dict[str, int] = Field(
+        description="What needs an operator's attention, by code: see docs/attention.md.",
+        examples=[{"instance-failing": 3, "orphan-volume": 1}],
+    )
+
     @classmethod
-    def of(cls, fleet: Fleet) -> Self:
+    def of(cls, fleet: Fleet, attention: Mapping[str, int]) -> Self:
         """Show a summary."""
         spares = fleet.spares
         return cls(
@@ -109,6 +115,7 @@ class FleetOut(Schema):
             orphans=dict(fleet.orphans),
             users=fleet.users,
             new_users=fleet.new_users,
+            attention=dict(attention),
         )
 
 
@@ -123,6 +130,8 @@ Cpus = Annotated[float, Field(ge=0.05, le=1024, allow_inf_nan=False)]
 Pids = Annotated[int, Field(ge=16, le=1_000_000)]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 Spares = Annotated[int, Field(ge=0, le=100)]
+DiskMb = Annotated[int, Field(ge=1, le=1_073_741_824)]
+Members = Annotated[int, Field(ge=1, le=1_000_000)]
 
 # What each field of a plan is, and an example: the same in all of its shapes.
 _PLAN: dict[str, tuple[str, Any]] = {
@@ -133,7 +142,12 @@ _PLAN: dict[str, tuple[str, Any]] = {
     "pids": ("How many processes a workspace may have.", 128),
     "idle_seconds": ("It sleeps after so many seconds without use; 0: never.", 900),
     "internet": ("Whether it may reach the internet.", False),
+    "disk_mb": (
+        "How much data a workspace may hold, in MiB: it is read-only when that is reached.",
+        10_240,
+    ),
     "max_workspaces": ("How many workspaces an owner may have.", 10),
+    "max_members": ("How many members a workspace may have.", 25),
     "spares": ("How many instances are kept ready for new workspaces.", 2),
 }
 
@@ -154,15 +168,31 @@ class PlanOut(Schema):
     pids: int = _plan_field("pids")
     idle_seconds: int = _plan_field("idle_seconds")
     internet: bool = _plan_field("internet")
+    disk_mb: int = _plan_field("disk_mb")
     max_workspaces: int = _plan_field("max_workspaces")
+    max_members: int = _plan_field("max_members")
     spares: int = _plan_field("spares")
     workspaces: int = Field(description="How many workspaces have it.", examples=[120])
+    following: int = Field(
+        description="How many of them have its limits as they are now. After a change of the plan, "
+        "the others follow a few at a time.",
+        examples=[118],
+    )
+    failing: int = Field(
+        description="How many of those that follow do not come up just now.", examples=[0]
+    )
 
     @classmethod
-    def of(cls, plan: Plan, used: int) -> Self:
-        """Show a plan that `used` workspaces have."""
+    def of(cls, plan: Plan, progress: plans.Progress) -> Self:
+        """Show a plan, and how far its workspaces follow it."""
         values = {name: getattr(plan, name) for name in plans.LABELS}
-        return cls(id=plan.pk, workspaces=used, **values)
+        return cls(
+            id=plan.pk,
+            workspaces=progress.total,
+            following=progress.following,
+            failing=progress.failing,
+            **values,
+        )
 
 
 class PlanIn(In):
@@ -175,7 +205,9 @@ class PlanIn(In):
     pids: Pids = _plan_field("pids", 128)
     idle_seconds: Seconds = _plan_field("idle_seconds", 900)
     internet: bool = _plan_field("internet", False)
+    disk_mb: DiskMb = _plan_field("disk_mb", 10_240)
     max_workspaces: Count = _plan_field("max_workspaces", 10)
+    max_members: Members = _plan_field("max_members", 25)
     spares: Spares = _plan_field("spares", 2)
 
 
@@ -189,7 +221,9 @@ class PlanChanges(In):
     pids: Pids | None = _plan_field("pids", None)
     idle_seconds: Seconds | None = _plan_field("idle_seconds", None)
     internet: bool | None = _plan_field("internet", None)
+    disk_mb: DiskMb | None = _plan_field("disk_mb", None)
     max_workspaces: Count | None = _plan_field("max_workspaces", None)
+    max_members: Members | None = _plan_field("max_members", None)
     spares: Spares | None = _plan_field("spares", None)
 
 
@@ -414,6 +448,10 @@ class ApprovalOut(Schema):
         description="Who gave it; null where it came with this software.", examples=["Olga"]
     )
     at: datetime = Field(description="When.", examples=["2026-11-27T17:00:00Z"])
+    expires_at: datetime | None = Field(
+        description="From when on nobody new can switch it on; null: never.",
+        examples=["2027-11-27T17:00:00Z"],
+    )
     ended_by: str | None = Field(description="Who ended it.", examples=[None])
     ended_at: datetime | None = Field(description="When it ended.", examples=[None])
     workspaces: int = Field(description="How many workspaces have this one on.", examples=[7])
@@ -425,7 +463,10 @@ class ApprovalOut(Schema):
 
     @classmethod
     def _facts(cls, approval: Approval) -> dict[str, Any]:
-        told = ("version", "required", "needs_internet", "needs", "note", "at", "ended_at")
+        told = (
+            *("version", "required", "needs_internet", "needs", "note"),
+            *("at", "expires_at", "ended_at"),
+        )
         return {
             "id": approval.pk,
             "plugin": approval.plugin.name,

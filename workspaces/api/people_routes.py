@@ -11,12 +11,14 @@ from ninja import Status as Answer
 from accounts import api_tokens
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken, User
-from workspaces import members
+from workspaces import invitations, members
 from workspaces.api import pages, reach
 from workspaces.api.callers import Caller, Needs, caller_of
 from workspaces.api.problems import Problem, invalid
 from workspaces.api.schema import SLUG, may_refuse
 from workspaces.api.shapes import (
+    InvitationIn,
+    InvitationOut,
     MemberChanges,
     MemberOut,
     MeOut,
@@ -26,13 +28,16 @@ from workspaces.api.shapes import (
     TokenOut,
 )
 from workspaces.api.workspace_routes import Cursor, Limit
-from workspaces.models import Member, Workspace
+from workspaces.models import Invitation, Member, Workspace
 
 router = Router(tags=["people"])
 
 _named = Prefetch("user", User.objects.with_names())
 UserId = Annotated[
     int, Path(description="The user's number, as in the list.", ge=1, lt=2**63, examples=[17])
+]
+InvitationId = Annotated[
+    int, Path(description="The invitation's number, as in the list.", ge=1, lt=2**63, examples=[5])
 ]
 TokenId = Annotated[
     int, Path(description="The token's number, as in the list.", ge=1, lt=2**63, examples=[3])
@@ -75,7 +80,7 @@ def _member(caller: Caller, workspace: Workspace, user_id: int) -> MemberOut:
     auth=Needs(Scope.MEMBERS),
     operation_id="change_role",
     summary="Change a member's role",
-    openapi_extra=may_refuse("not_found", "role_too_low", "last_owner", "deleted"),
+    openapi_extra=may_refuse("not_found", "role_too_low", "last_owner", "quota_reached", "deleted"),
 )
 def change_role(
     request: HttpRequest, slug: SLUG, user_id: UserId, payload: MemberChanges
@@ -101,6 +106,110 @@ def remove_member(request: HttpRequest, slug: SLUG, user_id: UserId) -> Answer[N
     ability = "see" if user_id == caller.user.pk else "change_members"
     workspace = reach.get(caller, slug, ability).workspace
     members.remove(workspace, caller.user, user_id)
+    return Answer(204, None)
+
+
+@router.post(
+    "/workspaces/{slug}/members/{user_id}/transfer",
+    response=MemberOut,
+    auth=Needs(Scope.MEMBERS),
+    operation_id="transfer_ownership",
+    summary="Hand a workspace over",
+    openapi_extra=may_refuse(
+        "not_found", "role_too_low", "refused", "quota_reached", "deleted", once=True
+    ),
+)
+def transfer_ownership(request: HttpRequest, slug: SLUG, user_id: UserId) -> MemberOut:
+    """Make another member an owner and the token's user, who must be one, an editor: in one step.
+
+    The answer is the new owner.
+    """
+    caller = caller_of(request)
+    workspace = reach.get(caller, slug, "change_members").workspace
+    members.transfer(workspace, caller.user, user_id)
+    return _member(caller, workspace, user_id)
+
+
+# --- invitations ---------------------------------------------------------------------------------
+
+_invited_by = Prefetch("invited_by", User.objects.with_names())
+
+
+@router.get(
+    "/workspaces/{slug}/invitations",
+    response=Page[InvitationOut],
+    auth=Needs(Scope.MEMBERS),
+    operation_id="list_invitations",
+    summary="Open invitations of a workspace",
+    openapi_extra=may_refuse("not_found", "role_too_low"),
+)
+def list_invitations(
+    request: HttpRequest, slug: SLUG, cursor: Cursor = None, limit: Limit = pages.LIMIT
+) -> Page[InvitationOut]:
+    """Those that were neither accepted nor withdrawn, newest first."""
+    workspace = reach.get(caller_of(request), slug, "change_members").workspace
+    rows = invitations.pending(workspace).prefetch_related(_invited_by)
+    found, after = pages.by_id(rows, cursor, limit)
+    return Page(items=[InvitationOut.of(one) for one in found], next=after)
+
+
+@router.post(
+    "/workspaces/{slug}/invitations",
+    response={201: InvitationOut},
+    auth=Needs(Scope.MEMBERS),
+    operation_id="create_invitation",
+    summary="Invite somebody",
+    openapi_extra=may_refuse(
+        "not_found", "role_too_low", "exists", "refused", "deleted", once=True
+    ),
+)
+def create_invitation(
+    request: HttpRequest, slug: SLUG, payload: InvitationIn
+) -> Answer[InvitationOut]:
+    """Have a link mailed to an address. Only who has verified that address can accept, once."""
+    caller = caller_of(request)
+    workspace = reach.get(caller, slug, "change_members").workspace
+    made = invitations.invite(workspace, caller.user, payload.email, payload.role)
+    return Answer(201, _shown(made))
+
+
+def _shown(invitation: Invitation) -> InvitationOut:
+    rows = Invitation.objects.prefetch_related(_invited_by)
+    return InvitationOut.of(rows.get(pk=invitation.pk))
+
+
+@router.post(
+    "/workspaces/{slug}/invitations/{invitation_id}/resend",
+    response=InvitationOut,
+    auth=Needs(Scope.MEMBERS),
+    operation_id="resend_invitation",
+    summary="Send an invitation again",
+    openapi_extra=may_refuse("not_found", "role_too_low", "refused", "deleted", once=True),
+)
+def resend_invitation(
+    request: HttpRequest, slug: SLUG, invitation_id: InvitationId
+) -> InvitationOut:
+    """Mail another link, good for as long as a new one; the old link works no more."""
+    caller = caller_of(request)
+    workspace = reach.get(caller, slug, "change_members").workspace
+    return _shown(invitations.resend(workspace, caller.user, invitation_id))
+
+
+@router.delete(
+    "/workspaces/{slug}/invitations/{invitation_id}",
+    response={204: None},
+    auth=Needs(Scope.MEMBERS),
+    operation_id="withdraw_invitation",
+    summary="Withdraw an invitation",
+    openapi_extra=may_refuse("not_found", "role_too_low", "deleted"),
+)
+def withdraw_invitation(
+    request: HttpRequest, slug: SLUG, invitation_id: InvitationId
+) -> Answer[None]:
+    """Take it back: its link works no more."""
+    caller = caller_of(request)
+    workspace = reach.get(caller, slug, "change_members").workspace
+    invitations.withdraw(workspace, caller.user, invitation_id)
     return Answer(204, None)
 
 
@@ -214,5 +323,5 @@ def revoke_token(request: HttpRequest, token_id: TokenId) -> Answer[None]:
     token = _within(caller).filter(pk=token_id).first()
     if token is None:
         raise Problem("not_found", "You have no such token, or this one is not as mighty.")
-    api_tokens.revoke(token)
+    api_tokens.revoke(token, by=caller_of(request).user)
     return Answer(204, None)

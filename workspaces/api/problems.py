@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpResponse
 
+from deploy import trace
 from workspaces.services import Refused
 
 CONTENT_TYPE = "application/problem+json"
@@ -76,6 +77,11 @@ CODES: Mapping[str, Code] = {
         409,
         "The plan allows no more workspaces",
         "Delete one that is not needed, or ask the operators for more.",
+    ),
+    "member_limit": Code(
+        409,
+        "The plan allows no more members",
+        "Remove a member who is not needed, or ask the operators for another plan.",
     ),
     "change_under_way": Code(
         409, "Another change of the plugins is under way", "Wait for its end, then ask again."
@@ -151,6 +157,7 @@ class Problem(Exception):
             "detail": self.detail,
             "instance": instance,
             "code": self.code,
+            "request_id": trace.request_id(),
         }
         if self.errors:
             found["errors"] = [dict(error) for error in self.errors]

@@ -14,7 +14,7 @@ from workspaces.api import examples
 from workspaces.api.callers import Needs
 from workspaces.api.examples import NoExample
 from workspaces.api.problems import CODES, CONTENT_TYPE, Problem
-from workspaces.api.shapes import ProblemOut
+from workspaces.api.shapes import REQUEST_ID, ProblemOut
 
 SLUG = Annotated[
     str,
@@ -33,6 +33,7 @@ TAGS: Mapping[str, str] = {
     "setup": "Plugins and their changes, secrets, releases, images.",
     "people": "Who belongs to a workspace, and the tokens with which programs act for people.",
     "operators": "For operators: all customers' workspaces, plans, releases and the catalogue.",
+    "audit": "Who did what to what, from where, and when.",
     "webhooks": "Addresses that hear what happens, and what was sent to them.",
 }
 
@@ -60,6 +61,12 @@ LINKS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     },
     "list_members": {
         "change_role": {"slug": "$request.path.slug", "user_id": f"{_ONE_OF_LIST}id"},
+    },
+    "create_invitation": {
+        "withdraw_invitation": {
+            "slug": "$request.path.slug",
+            "invitation_id": "$response.body#/id",
+        },
     },
     "create_token": {"revoke_token": {"token_id": "$response.body#/id"}},
 }
@@ -237,7 +244,8 @@ def _problems(codes: Iterable[str]) -> dict[int, Any]:
 
 def _problem(codes: list[str]) -> dict[str, Any]:
     titles = "; ".join(f"`{code}`: {CODES[code].title}" for code in codes)
-    examples = {code: {"value": Problem(code).body("/api/v1/…")} for code in codes}
+    own = {"request_id": REQUEST_ID}  # not that of whoever asks for this document first
+    examples = {code: {"value": Problem(code).body("/api/v1/…") | own} for code in codes}
     return {
         "description": titles,
         "content": {

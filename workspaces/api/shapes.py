@@ -1,5 +1,6 @@
 """What goes into the API and comes out of it. Every field says what it is, with an example."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,11 +22,14 @@ from pydantic import (
 
 from accounts.api_tokens import Scope
 from accounts.models import ApiToken
-from deploy.states import Status
+from deploy.models import Instance, UsageHour
+from deploy.states import DiskLevel, Status
 from workspaces.api.reach import Reached
 from workspaces.changes import MAX_SECRETS
-from workspaces.models import Change, Member, Release, Role
+from workspaces.invitations import MAX_EMAIL
+from workspaces.models import Change, Invitation, Member, Release, Role, Visibility
 from workspaces.services import METADATA_NAMES
+from workspaces.usage import Disk
 
 T = TypeVar("T")
 
@@ -70,7 +74,8 @@ _METADATA_LIMITS: dict[str, Any] = {
 
 
 def _a_text(value: object) -> object:
-    if value is not None and not isinstance(value, str):
+    """Pydantic takes numbers for times as well, also as a text."""
+    if value is not None and not (isinstance(value, str) and re.match(r"\d{4}-\d\d-", value)):
         raise ValueError("Use a text such as 2026-11-27T17:00:00Z.")
     return value
 
@@ -84,12 +89,6 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_a_text), AfterValidator(_in_utc)]
-
-
-class Visibility(StrEnum):
-    """Who may read a workspace."""
-
-    PRIVATE = "private"
 
 
 class In(Schema):
@@ -120,6 +119,9 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield from _kinds(get_args(annotation)[0])
     else:
         yield annotation
+
+
+REQUEST_ID = "6f1c0c1b8f7d4b0e9a2f3c4d5e6f7a8b"
 
 
 class Page(Schema, Generic[T]):
@@ -161,8 +163,78 @@ class ProblemOut(Schema):
     code: str = Field(
         description="What scripts rely on; it never changes its meaning.", examples=["not_found"]
     )
+    request_id: str = Field(
+        description="What the logs call this request, also in `X-Request-ID`. Tell the operators.",
+        examples=[REQUEST_ID],
+    )
     errors: list[Error] = Field(
         [], description="With the code `invalid`: the fields at fault, 20 at most."
+    )
+
+
+class DiskOut(Schema):
+    """What a workspace's disk holds."""
+
+    used_bytes: int | None = Field(
+        description="As it was measured last; null when it has not been yet.", examples=[734003200]
+    )
+    limit_bytes: int = Field(
+        description="What the plan allows. When it is reached, nothing can be added.",
+        examples=[10737418240],
+    )
+    level: DiskLevel = Field(
+        description="`nearly_full` from 80 % on; `full`: it can only be read.", examples=["fine"]
+    )
+    measured_at: datetime | None = Field(
+        description="When: once a minute while it runs.", examples=["2026-11-27T17:00:00Z"]
+    )
+
+    @classmethod
+    def of(cls, instance: Instance) -> Self:
+        """Show the disk of an instance."""
+        disk = Disk.of(instance)
+        return cls(
+            used_bytes=disk.used,
+            limit_bytes=disk.limit,
+            level=disk.level,
+            measured_at=disk.measured_at,
+        )
+
+
+class UsageHourOut(Schema):
+    """What was used within one hour. Hours in which it slept are missing."""
+
+    hour: datetime = Field(description="When it began.", examples=["2026-11-27T17:00:00Z"])
+    memory_peak_bytes: int = Field(description="The most memory seen.", examples=[125829120])
+    memory_mean_bytes: int = Field(description="The mean of the memory seen.", examples=[104857600])
+    cpu_seconds: float = Field(description="Seconds of one CPU core.", examples=[12.5])
+    requests: int = Field(description="How many requests it answered.", examples=[321])
+    awake_seconds: float = Field(description="For how long it ran.", examples=[3600.0])
+    disk_bytes: int = Field(description="The most disk seen.", examples=[734003200])
+
+    @classmethod
+    def of(cls, row: UsageHour) -> Self:
+        """Show one hour."""
+        return cls(
+            hour=row.hour,
+            memory_peak_bytes=row.memory_peak,
+            memory_mean_bytes=row.memory_sum // max(1, row.samples),
+            cpu_seconds=round(row.cpu_seconds, 3),
+            requests=row.requests,
+            awake_seconds=round(row.awake_seconds, 3),
+            disk_bytes=row.disk_bytes,
+        )
+
+
+class UsageOut(Schema):
+    """What a workspace uses, and what it may use."""
+
+    disk: DiskOut = Field(description="Its disk now.")
+    memory_limit_bytes: int = Field(description="The memory it may use.", examples=[536870912])
+    cpus: float = Field(description="The CPU cores it may use.", examples=[1.0])
+    hours: list[UsageHourOut] = Field(
+        description="By the hour, oldest first; the last one is not over. Kept for 30 days, unless "
+        "the operators chose otherwise."
     )
 
 
@@ -177,7 +249,11 @@ class WorkspaceOut(Schema):
         description="What it is now. `running` means that it answers.", examples=["running"]
     )
     url: str = Field(description="Its own address.", examples=["https://trees.example-apps.net/"])
-    visibility: Visibility = Field(description="Who may read it.")
+    visibility: Visibility = Field(
+        description="Who may read it: its members (`private`) or everybody (`public`). "
+        "Only members change anything.",
+        examples=["private"],
+    )
     role: Role | None = Field(
         description="Yours in it; null for operators who are no members.", examples=["owner"]
     )
@@ -189,6 +265,7 @@ class WorkspaceOut(Schema):
     metadata: dict[str, str] = Field(
         description="What you noted about it.", examples=[{"customer": "4711"}]
     )
+    disk: DiskOut = Field(description="What its disk holds.")
     moving: bool = Field(description="Whether the status is about to change by itself.")
     error: str | None = Field(
         description="What went wrong last and has not passed yet, in words.", examples=[None]
@@ -216,12 +293,13 @@ class WorkspaceOut(Schema):
             name=workspace.name,
             status=workspace.status,
             url=workspace.url,
-            visibility=Visibility.PRIVATE,
+            visibility=Visibility(workspace.visibility),
             role=Role(reached.role) if reached.role else None,
             plan=workspace.plan.name,
             release=workspace.release.version,
             plugins=[approval.plugin.name for approval in workspace.plugins.all()],
             metadata=workspace.metadata,
+            disk=DiskOut.of(instance),
             moving=instance.is_moving,
             error=instance.last_error or None,
             suspended_reason=workspace.suspended_reason or None,
@@ -280,6 +358,13 @@ class WorkspaceChanges(In):
         description="Names to set; null takes one out. Others stay.",
         examples=[{"customer": "4711", "old": None}],
     )
+    visibility: Visibility | None = Field(
+        None,
+        description="`public` lets everybody on the internet read all of its tables and run SQL "
+        "that reads, without signing in; `private` only its members. It counts within seconds. "
+        "The token must be of one of its owners, and have the scope `data` as well.",
+        examples=["private"],
+    )
     plan: Text | None = Field(
         None, description="The name of another plan. For operators.", examples=[None]
     )
@@ -300,7 +385,9 @@ class EventOut(Schema):
         examples=["running"],
     )
     who: str | None = Field(
-        description="Who did it; null for what happened by itself.", examples=[None]
+        description="Who did it: “an operator”, without a name, where it was one of those; null "
+        "for what happened by itself.",
+        examples=[None],
     )
     text: str = Field(description="What, for people.", examples=["Ready: it answered"])
     detail: str = Field(description="More about it.", examples=[""])
@@ -451,6 +538,58 @@ class MemberChanges(In):
     """Another role."""
 
     role: Role = Field(description="What they may do from now on.", examples=["editor"])
+
+
+class InvitationState(StrEnum):
+    """Whether an invitation's link is good."""
+
+    OPEN = "open"
+    EXPIRED = "expired"
+
+
+class InvitationOut(Schema):
+    """An invitation that waits. Its link is in the mail and nowhere else."""
+
+    id: int = Field(description="Its number.", examples=[5])
+    email: str = Field(
+        description="Whoever has verified this address may accept it.",
+        examples=["grace@example.org"],
+    )
+    role: Role = Field(description="What they will be.", examples=["editor"])
+    state: InvitationState = Field(
+        description="`expired` when its link is too old; send it again.", examples=["open"]
+    )
+    invited_by: str | None = Field(
+        description="Who sent it; null when they have no account any more.", examples=["Ada"]
+    )
+    created_at: datetime = Field(description="When it was made.")
+    sent_at: datetime = Field(description="When its link was made, which is mailed at once.")
+    expires_at: datetime = Field(description="Until when the link is good.")
+
+    @classmethod
+    def of(cls, invitation: Invitation) -> Self:
+        """Show one whose sender came from `with_names`."""
+        by = invitation.invited_by
+        expired = invitation.is_expired
+        return cls(
+            id=invitation.pk,
+            email=invitation.email,
+            role=Role(invitation.role),
+            state=InvitationState.EXPIRED if expired else InvitationState.OPEN,
+            invited_by=by.display_name if by else None,
+            created_at=invitation.created_at,
+            sent_at=invitation.sent_at,
+            expires_at=invitation.expires_at,
+        )
+
+
+class InvitationIn(In):
+    """Whom to invite."""
+
+    email: Annotated[Text, StringConstraints(min_length=3, max_length=MAX_EMAIL)] = Field(
+        description="Where the link is mailed to.", examples=["grace@example.org"]
+    )
+    role: Role = Field(description="What they will be.", examples=["editor"])
 
 
 class ReleaseOut(Schema):

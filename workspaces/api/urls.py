@@ -7,6 +7,7 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from workspaces.api import reference
+from workspaces.api.audit_routes import router as audit
 from workspaces.api.callers import CHALLENGE
 from workspaces.api.catalogue_routes import router as catalogue
 from workspaces.api.door import door
@@ -33,7 +34,7 @@ api = Api(
         "Send `Authorization: Bearer <token>`; make tokens at /account/tokens/."
     ),
 )
-for router in (workspaces, live, setup, people, webhooks, operators, releases, catalogue):
+for router in (workspaces, live, setup, people, audit, webhooks, operators, releases, catalogue):
     api.add_router("", router)
 
 

@@ -260,4 +260,5 @@ def redeliver(
     delivery = webhook.deliveries.filter(pk=delivery_id).first()
     if delivery is None:
         raise Problem("not_found", "This message is not kept any more.")
-    return Answer(202, DeliveryOut.of(webhooks.redeliver(delivery)))
+    again = webhooks.redeliver(delivery, caller_of(request).user)
+    return Answer(202, DeliveryOut.of(again))

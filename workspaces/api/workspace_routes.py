@@ -13,15 +13,18 @@ from ninja import Status as Answer
 from accounts.api_tokens import Scope
 from accounts.models import User
 from deploy.finding import having_status
-from deploy.states import Status
-from workspaces import changes, operations, services
+from deploy.states import MEBIBYTE, Status
+from workspaces import changes, operations, services, usage
 from workspaces.api import pages, reach
 from workspaces.api.callers import Caller, Needs, caller_of
 from workspaces.api.problems import Problem, invalid
 from workspaces.api.schema import HEADERS_OF_ONE, SLUG, may_refuse
 from workspaces.api.shapes import (
     NO_NUL,
+    DiskOut,
     Page,
+    UsageHourOut,
+    UsageOut,
     WorkspaceChanges,
     WorkspaceIn,
     WorkspaceOut,
@@ -173,9 +176,15 @@ def get_workspace(request: HttpRequest, response: HttpResponse, slug: SLUG) -> W
 def update_workspace(
     request: HttpRequest, response: HttpResponse, slug: SLUG, payload: WorkspaceChanges
 ) -> WorkspaceOut:
-    """Change its name or metadata. With `If-Match`, only if nobody changed it since you looked."""
+    """Change its name, metadata or visibility; for that, the token needs the scope `data` as well.
+
+    With `If-Match`, only if nobody changed it since you looked.
+    """
     caller = caller_of(request)
     found = reach.get(caller, slug, "rename")
+    if payload.visibility is not None and not caller.has(Scope.DATA):  # it lays all data open
+        words = "To change who may read it, the token needs the scope data too."
+        raise Problem("scope_missing", words)
     metadata = None if payload.metadata is None else dict(payload.metadata)
     with transaction.atomic():
         services.update(
@@ -183,6 +192,7 @@ def update_workspace(
             caller.user,
             name=payload.name,
             metadata=metadata,
+            visibility=payload.visibility,
             seen=seen_version(request),
         )
         if payload.plan is not None:
@@ -275,6 +285,32 @@ _DEEDS: dict[str, tuple[Callable[[Workspace, User], object], str, str, tuple[str
         ("refused", "suspended", "deleted"),
     ),
 }
+
+
+@router.get(
+    "/workspaces/{slug}/usage",
+    response=UsageOut,
+    auth=Needs(Scope.READ),
+    operation_id="get_usage",
+    summary="What a workspace uses",
+    openapi_extra=may_refuse("not_found", "role_too_low"),
+)
+def get_usage(
+    request: HttpRequest,
+    slug: SLUG,
+    hours: Annotated[
+        int, Query(description="So many hours back, the present one among them.", ge=1, le=2160)
+    ] = 168,
+) -> UsageOut:
+    """Its disk now, and what it used of everything by the hour."""
+    workspace = reach.get(caller_of(request), slug, "see_usage").workspace
+    instance = workspace.instance
+    return UsageOut(
+        disk=DiskOut.of(instance),
+        memory_limit_bytes=instance.memory_mb * MEBIBYTE,
+        cpus=instance.cpus,
+        hours=[UsageHourOut.of(row) for row in usage.hours_of(workspace, hours)],
+    )
 
 
 def _add(deed: str) -> None:

@@ -9,9 +9,12 @@ from workspaces.models.customers import (
     Plan,
     Role,
     SignInCode,
+    Visibility,
     Workspace,
     WorkspaceSession,
 )
+from workspaces.models.invitations import Invitation
+from workspaces.models.mail import OutgoingMail
 from workspaces.models.webhooks import Delivery, Webhook
 
 __all__ = [
@@ -21,7 +24,9 @@ __all__ = [
     "Delivery",
     "Grant",
     "IdempotencyKey",
+    "Invitation",
     "Member",
+    "OutgoingMail",
     "Plan",
     "Plugin",
     "Release",
@@ -29,6 +34,7 @@ __all__ = [
     "Rollout",
     "SignInCode",
     "Step",
+    "Visibility",
     "Webhook",
     "Workspace",
     "WorkspaceSession",

@@ -1,5 +1,6 @@
 """The catalogue: releases that operators offer, plugins that they approved, who may use them."""
 
+from datetime import timedelta
 from typing import ClassVar
 
 from django.conf import settings
@@ -23,6 +24,9 @@ _SPELLINGS = {
     "re2": "RE2",
     "sql": "SQL",
 }
+
+# So long before an approval expires, operators are asked whether it is still good.
+EXPIRES_SOON = timedelta(days=30)
 
 
 class Release(models.Model):
@@ -151,6 +155,8 @@ class Approval(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     at = models.DateTimeField(default=timezone.now, editable=False)
+    # From then on nobody new switches it on; None: never. What has it keeps it.
+    expires_at = models.DateTimeField(null=True, blank=True, editable=False)
     ended_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -167,6 +173,17 @@ class Approval(models.Model):
 
     def __str__(self) -> str:
         return f"{self.plugin} {self.version} on {self.release}"
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether its time is over, so that nobody new may switch it on."""
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
+    def expires_soon(self) -> bool:
+        """Whether an operator should decide about it: its time ends soon, or is over."""
+        soon = timezone.now() + EXPIRES_SOON
+        return self.expires_at is not None and self.expires_at < soon
 
     @property
     def pins(self) -> dict[str, locks.Pin]:

@@ -91,6 +91,8 @@ class Change(models.Model):
         Rollout, null=True, blank=True, on_delete=models.SET_NULL, related_name="changes"
     )
     image = models.ForeignKey(Image, null=True, on_delete=models.PROTECT, related_name="+")
+    # Its image is built also where there is one: something may be wrong with that.
+    anew = models.BooleanField(default=False, db_default=False)
     # New secrets, sealed, that the switch puts into the instance, and those whose place they take.
     # Both empty once it is over.
     secrets = models.JSONField(default=dict, blank=True)

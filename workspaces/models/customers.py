@@ -4,6 +4,7 @@ import uuid
 from typing import ClassVar
 
 from django.conf import settings
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -11,6 +12,7 @@ from django.utils import timezone
 from deploy.lifecycle import Limits
 from deploy.models import Instance
 from deploy.states import Status
+from workspaces.handoff_tokens import START
 from workspaces.models.catalogue import Approval, Release
 
 
@@ -19,12 +21,21 @@ class Plan(models.Model):
 
     name = models.CharField(max_length=50, unique=True)
     is_default = models.BooleanField(default=False)
-    memory_mb = models.PositiveIntegerField("memory (MiB)", default=512)
-    cpus = models.FloatField("CPU cores", default=1.0)
-    pids = models.PositiveIntegerField("processes", default=128)
+    # A changed plan replaces the containers of those that have it: no container is made that could
+    # never start. The API asks for the same.
+    memory_mb = models.PositiveIntegerField(
+        "memory (MiB)", default=512, validators=[MinValueValidator(64)]
+    )
+    cpus = models.FloatField("CPU cores", default=1.0, validators=[MinValueValidator(0.05)])
+    pids = models.PositiveIntegerField("processes", default=128, validators=[MinValueValidator(16)])
     idle_seconds = models.PositiveIntegerField("sleeps after idle seconds", default=900)
     internet = models.BooleanField("may reach the internet", default=False)
+    # Warned at 80 %, read-only when full. What is there already is never taken away.
+    disk_mb = models.PositiveIntegerField("disk (MiB)", default=10_240, db_default=10_240)
     max_workspaces = models.PositiveIntegerField("workspaces per owner", default=10)
+    max_members = models.PositiveIntegerField(
+        "members of a workspace", default=25, db_default=25, validators=[MinValueValidator(1)]
+    )
     # Each costs about 40 MiB of memory, and makes one new workspace come up at once.
     spares = models.PositiveIntegerField("spares kept ready", default=2, db_default=2)
 
@@ -47,7 +58,15 @@ class Plan(models.Model):
             pids=self.pids,
             internet=self.internet,
             idle_seconds=self.idle_seconds,
+            disk_mb=self.disk_mb,
         )
+
+
+class Visibility(models.TextChoices):
+    """Who may read a workspace: its members, or everybody. Nobody but members changes anything."""
+
+    PRIVATE = "private"
+    PUBLIC = "public"
 
 
 class Workspace(models.Model):
@@ -61,12 +80,20 @@ class Workspace(models.Model):
     # What its owners switched on; what is required is in every image anyway.
     plugins = models.ManyToManyField(Approval, related_name="workspaces", blank=True)
     instance = models.OneToOneField(Instance, on_delete=models.PROTECT, related_name="workspace")
+    visibility = models.CharField(
+        max_length=10,
+        choices=Visibility.choices,
+        default=Visibility.PRIVATE,
+        db_default=Visibility.PRIVATE,
+    )
     # What an integrator wants to remember of it, {name: text}: ours to keep, theirs to understand.
     metadata = models.JSONField(default=dict, blank=True)
     # Why the operators suspended it, for its members; empty when they did not. It outlasts a
     # deletion, so that bringing it back does not lift a suspension.
     suspended_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    # Until when the operators may look at its data, as an owner allowed; None for never.
+    support_until = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
     # Deletion was asked for; until the instance is purged it can be undone.
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
     # The data is gone and the slug is free again.
@@ -92,9 +119,24 @@ class Workspace(models.Model):
         return self.instance.status
 
     @property
+    def is_public(self) -> bool:
+        """Whether everybody may read it."""
+        return self.visibility == Visibility.PUBLIC
+
+    @property
+    def support_access(self) -> bool:
+        """Whether the operators may look at its data now."""
+        return self.support_until is not None and self.support_until > timezone.now()
+
+    @property
     def url(self) -> str:
         """The workspace's own address."""
         return f"{settings.SCHEME}://{self.slug}.{settings.APPS_DOMAIN}/"
+
+    @property
+    def door(self) -> str:
+        """Where members go in. A public one asks nobody who they are, so they say it first."""
+        return f"{self.url.rstrip('/')}{START}?/" if self.is_public else self.url
 
 
 class Role(models.TextChoices):
@@ -150,6 +192,8 @@ class WorkspaceSession(models.Model):
     session_key = models.CharField(max_length=40, db_index=True)
     # The user's session auth hash then: a changed password ends this session as well.
     auth_hash = models.CharField(max_length=128)
+    # An operator's, who came in while an owner allowed it, and whose coming is in the activity.
+    for_support = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(db_index=True)
 

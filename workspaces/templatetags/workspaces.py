@@ -9,6 +9,8 @@ from django.utils.safestring import SafeString
 
 register = template.Library()
 
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
 
 @register.filter
 def breakable(text: str) -> SafeString:
@@ -27,6 +29,19 @@ def duration(ms: int | None) -> str:
     if ms < 60_000:
         return f"{ms / 1000:.1f} s"
     return f"{ms // 60_000} min"
+
+
+@register.filter
+def size(amount: int | None) -> str:
+    """Return bytes as people say them: 12 KiB, 3.4 MiB, 1.2 GiB; empty for None."""
+    if amount is None:
+        return ""
+    left, unit = float(amount), 0
+    while left >= 1024 and unit < len(_UNITS) - 1:
+        left, unit = left / 1024, unit + 1
+    return (
+        f"{left:,.0f} {_UNITS[unit]}" if unit < 2 or left >= 100 else f"{left:,.1f} {_UNITS[unit]}"
+    )
 
 
 @register.filter

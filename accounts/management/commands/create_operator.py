@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.validators import validate_email
 from django.db import transaction
 
+from accounts import audit
 from accounts.models import User
 
 DEFAULT_EMAIL = "operator@localhost"
@@ -57,6 +58,7 @@ class Command(BaseCommand):
         address = EmailAddress.objects.filter(email__iexact=email, verified=True).first()
         if address is None:
             user = User.objects.create_superuser()
+            audit.note(None, "made_operator", user, label=email)
             EmailAddress.objects.create(user=user, email=email, verified=True, primary=True)
             self._set_password(user, email)
             return
@@ -64,6 +66,7 @@ class Command(BaseCommand):
         if not (user.is_active and user.is_staff and user.is_superuser):
             user.is_active = user.is_staff = user.is_superuser = True
             user.save(update_fields=["is_active", "is_staff", "is_superuser"])
+            audit.note(None, "made_operator", user, label=email)
             self.stdout.write(f"{email} had an account and is an operator now.")
         if reset_password or not user.has_usable_password():
             self._set_password(user, email)
@@ -83,6 +86,7 @@ class Command(BaseCommand):
         password = given or secrets.token_urlsafe(15)
         user.set_password(password)
         user.save(update_fields=["password"])
+        audit.note(None, "set_password", user, label=email)
         shown = "the one in CLOUDAPP_OPERATOR_PASSWORD" if given else f"{password} (shown once)"
         self.stdout.write(f"Operator: {email}, password: {shown}")
 

@@ -17,11 +17,14 @@ class Command(BaseCommand):
     help = "Listen to the container engine and have changes looked at, until told to stop."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+
         def leave(number: int, frame: FrameType | None) -> None:
+            stop.set()
             sys.exit(0)
 
         signal.signal(signal.SIGTERM, leave)
         try:
-            watcher.watch(threading.Event())
+            watcher.watch(stop)
         except KeyboardInterrupt:
             return

@@ -36,6 +36,7 @@ class Activity:
         self._now = now
         self._last_end = now()
         self.in_flight = 0
+        self.requests = 0
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -43,6 +44,7 @@ class Activity:
         request = _Request()
         _current.set(request)
         self.in_flight += 1
+        self.requests += 1
         try:
             yield
         finally:

@@ -6,7 +6,10 @@ stand outside of it, and requests that plugins make internally (datasette.client
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,9 +17,22 @@ from datasette.app import Datasette
 
 from cloudapp_workspace import storage
 from cloudapp_workspace.activity import Activity, busy
+from cloudapp_workspace.body import Body, swallow
+from cloudapp_workspace.disk import Disk
 from cloudapp_workspace.environment import Environment
-from cloudapp_workspace.pages import LOOK_ONLY, NOT_HERE, OTHER_SITE, Send, refuse, send_json
+from cloudapp_workspace.pages import (
+    DISK_FULL,
+    LOOK_ONLY,
+    MEMBERS_ONLY,
+    NO_ROOM,
+    NOT_HERE,
+    OTHER_SITE,
+    Send,
+    refuse,
+    send_json,
+)
 from cloudapp_workspace.tokens import Claims, Refused, verify
+from cloudapp_workspace.usage import Usage
 
 HEALTH = "/-/instance/health"
 SCOPE_KEY = "cloudapp"
@@ -30,15 +46,28 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ENRICHMENT_JOBS = "/-/enrichment-jobs/"
+# Of what is about the whole instance, visitors need these to read and search. The rest says how it
+# is set up (settings, plugins, versions, what goes on in it), and whatever a plugin adds.
+_FOR_VISITORS = ("/-/static/", "/-/static-plugins/", "/-/search", "/-/tables", "/-/jump")
+# What may be asked for although the disk is full: our own page, Datasette 1.0's deletions and its
+# SQL, which may delete. SQLite lets none of them make a file larger.
+_MAKES_ROOM = re.compile(r"/-/(space|drop|delete|execute-write(/analyze)?)$")
 
 
 class Guard:
     """Checks the token of every request, answers the probe, and counts what is in flight."""
 
     def __init__(
-        self, app: App, datasette: Datasette, environment: Environment, activity: Activity
+        self,
+        app: App,
+        datasette: Datasette,
+        environment: Environment,
+        activity: Activity,
+        disk: Disk,
     ) -> None:
         self._app = app
+        self._disk = disk
+        self._usage = Usage(activity, disk)
         self._datasette = datasette
         self._environment = environment
         self._activity = activity
@@ -56,11 +85,30 @@ class Guard:
             await self._probe(claims, scope, send)
         elif _from_another_site(scope):
             await refuse(scope, send, OTHER_SITE)
+        elif _not_for_visitors(claims, scope):
+            await refuse(scope, send, MEMBERS_ONLY)
         elif _not_for_viewers(claims, scope):
             await refuse(scope, send, LOOK_ONLY)
         else:
             with self._activity.request():
-                await self._app(_with_actor(scope, claims), receive, send)
+                await self._answer(_with_actor(scope, claims), receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have Datasette answer, if there is room for what it is asked to take."""
+        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS:
+            await self._app(scope, receive, send)
+            return
+        self._disk.forget()  # what was written just now counts
+        if self._disk.full and not _MAKES_ROOM.search(scope["path"]):
+            await swallow(receive)
+            await refuse(scope, send, DISK_FULL, HTTPStatus.INSUFFICIENT_STORAGE)
+            return
+        with Body(self._disk, scope, receive, send) as body:
+            if body.fits():
+                await self._app(scope, body.receive, body.send)
+            else:
+                await swallow(receive)
+                await refuse(scope, send, NO_ROOM, HTTPStatus.INSUFFICIENT_STORAGE)
 
     def _finishing_first(self, receive: Receive) -> Receive:
         """Imports first: Datasette 1.0 closes its databases when it hears of the stop."""
@@ -80,6 +128,11 @@ class Guard:
         elif scope["method"] != "GET":
             await send_json(send, 405, {"ok": False, "error": "GET only"})
         else:
+            if claims.disk is not None:
+                self._disk.limit = claims.disk
+            self._disk.forget()
+            if self._disk.nearly_full and not busy(self._activity, self._datasette):
+                await asyncio.to_thread(self._disk.shrink_logs)
             await send_json(send, 200, self.health())
 
     def health(self) -> dict[str, Any]:
@@ -91,6 +144,7 @@ class Guard:
             "idle_seconds": round(self._activity.idle_seconds(), 3),
             "busy": busy(self._activity, self._datasette),
             "pristine": storage.is_pristine(self._environment.data),
+            "usage": self._usage.told(),
         }
 
 
@@ -101,12 +155,33 @@ def _with_actor(scope: Scope, claims: Claims) -> Scope:
         **scope,
         "headers": headers,
         "actor": claims.actor,
-        SCOPE_KEY: {"actor": claims.actor, "workspace": claims.workspace},
+        SCOPE_KEY: {
+            "actor": claims.actor,
+            "workspace": claims.workspace,
+            "public": claims.public,
+            "visitor": claims.visitor,
+        },
     }
 
 
 def _ours(header: bytes) -> bool:
     return header.lower().startswith(b"x-cloudapp-")
+
+
+def _not_for_visitors(claims: Claims, scope: Scope) -> bool:
+    """Visitors of a public workspace get tables and queries, but no page about the instance."""
+    if not claims.visitor:
+        return False
+    path: str = scope["path"]
+    inside = path.startswith("/-/") or path == "/-"
+    return scope["type"] != "http" or (inside and not _is_one_of(path, _FOR_VISITORS))
+
+
+def _is_one_of(path: str, known: tuple[str, ...]) -> bool:
+    """Whether a path is one of these, in any format, or below one that ends with a slash."""
+    return any(
+        path.startswith(one) if one.endswith("/") else path in (one, f"{one}.json") for one in known
+    )
 
 
 def _not_for_viewers(claims: Claims, scope: Scope) -> bool:

@@ -17,9 +17,24 @@ OTHER_SITE = (
     "This request came from another site",
     "For your safety nothing was changed. Go back to the workspace and try again there.",
 )
+MEMBERS_ONLY = (
+    "This page is for members of the workspace",
+    "Everybody may read the tables of this workspace. Sign in to see more, if you belong to it.",
+)
 LOOK_ONLY = (
     "You may look at this workspace, not change it",
     "Nothing was changed. Ask an owner of the workspace if you need to edit it.",
+)
+
+DISK_FULL = (
+    "The disk of this workspace is full",
+    "Nothing was changed. Everything can be read and downloaded as before. Make room on the page "
+    "“Disk space” of this workspace, or ask its owner for a larger plan.",
+)
+NO_ROOM = (
+    "There is no room for this upload",
+    "Nothing was changed. The disk of this workspace has less room than that. Make room on its "
+    "page “Disk space”, or ask its owner for a larger plan.",
 )
 
 _PAGE = """<!DOCTYPE html>
@@ -31,7 +46,7 @@ body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 32rem; margin: 18vh aut
   padding: 0 1.5rem }}
 h1 {{ font-size: 1.4rem; line-height: 1.3 }}
 </style></head>
-<body><h1>{title}</h1><p>{text}</p></body></html>
+<body><main><h1>{title}</h1><p>{text}</p></main></body></html>
 """
 
 
@@ -40,17 +55,19 @@ async def send_json(send: Send, status: int, body: dict[str, Any]) -> None:
     await _send(send, status, b"application/json; charset=utf-8", json.dumps(body))
 
 
-async def refuse(scope: dict[str, Any], send: Send, reason: tuple[str, str]) -> None:
-    """403 for HTTP, as a page or as JSON, whichever the client prefers; a WebSocket is closed."""
+async def refuse(
+    scope: dict[str, Any], send: Send, reason: tuple[str, str], status: int = 403
+) -> None:
+    """Refuse, as a page or as JSON, whichever the client prefers; a WebSocket is closed."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
     title, text = reason
     if _wants_html(scope):
         page = _PAGE.format(title=title, text=text)
-        await _send(send, 403, b"text/html; charset=utf-8", page)
+        await _send(send, status, b"text/html; charset=utf-8", page)
     else:
-        await send_json(send, 403, {"ok": False, "error": title})
+        await send_json(send, status, {"ok": False, "error": title})
 
 
 def _wants_html(scope: dict[str, Any]) -> bool:

@@ -14,18 +14,29 @@ from typing import Any
 from datasette import hookimpl
 from datasette.app import Datasette
 from datasette.utils.asgi import Request
+from jinja2 import BaseLoader, Environment
 
+from cloudapp_workspace import space
 from cloudapp_workspace.guard import SCOPE_KEY
 from cloudapp_workspace.permissions import may, role_allows
 from cloudapp_workspace.uploads import upload_database
 
+# Both lead to the control plane; the first to where its query says, afterwards.
+SIGN_IN = "/-/cloudapp/start?/"
 SIGN_OUT = "/-/cloudapp/sign-out"
+FULL = "The disk of this workspace is full: everything can be read, and nothing can be added."
+NEARLY_FULL = "The disk of this workspace is nearly full."
 HIDDEN_TABLES = (
     "_csv_progress_",
     "_enrichment_jobs",
     "_enrichment_progress",
     "_enrichment_errors",
 )
+# In the frame that all pages have. A copy of it would grow old with each release of Datasette.
+IN_FRAME = {
+    "<html>": '<html lang="en">',
+    '<section class="content">': '<section class="content" role="main">',
+}
 # For Datasette 1.0: no database (parent), no table or query in it (child), and not all of them.
 NOWHERE = "select null as parent, null as child where 0"
 
@@ -73,19 +84,25 @@ def skip_csrf() -> bool:
 
 @hookimpl
 def register_routes() -> list[tuple[str, Any]]:
-    """Our upload handler instead of datasette-upload-dbs' own, if this image has it."""
-    if "datasette_upload_dbs" not in sys.modules:
-        return []
-    return [(r"^/-/upload-dbs$", upload_database)]
+    """The page that makes room; our upload handler instead of datasette-upload-dbs' own."""
+    ours: list[tuple[str, Any]] = [(rf"^{space.PATH}$", space.space)]
+    if "datasette_upload_dbs" in sys.modules:
+        ours.append((r"^/-/upload-dbs$", upload_database))
+    return ours
 
 
 @hookimpl
-def menu_links(request: Request | None) -> list[dict[str, str]]:
-    """Back to the workspace's page on the cloud host, and out."""
+def menu_links(datasette: Datasette, request: Request | None) -> list[dict[str, str]]:
+    """What fills the disk; the workspace's page on the cloud host, and out. For visitors: in."""
     workspace = _ours(request).get("workspace")
     if workspace is None:
         return []
+    if _ours(request).get("visitor"):
+        return [{"href": SIGN_IN, "label": "Sign in"}]
+    role = (_ours(request).get("actor") or {}).get("role")
+    room = [{"href": str(datasette.urls.path(space.PATH)), "label": "Disk space"}]
     return [
+        *(room if role in space.MAY else ()),
         {"href": workspace["url"], "label": "Workspace settings"},
         {"href": SIGN_OUT, "label": "Sign out"},
     ]
@@ -93,13 +110,21 @@ def menu_links(request: Request | None) -> list[dict[str, str]]:
 
 @hookimpl
 def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
-    """For index.html: `workspace` (name, url), and whether this person may add data."""
+    """For index.html: `workspace` (name, url), whether everybody may read it (only members are
+    told), whether this person may add data, and the disk.
+    """
 
     async def variables() -> dict[str, Any]:
         actor = request.actor if request else None
+        ours = _ours(request)
+        disk = space.disk_of(datasette)
+        words = FULL if disk.full else NEARLY_FULL if disk.nearly_full else ""
         return {
-            "workspace": _ours(request).get("workspace"),
+            "workspace": ours.get("workspace"),
+            "is_public": bool(ours.get("public") and not ours.get("visitor")),
             "may_write": await may(datasette, actor, "upload-dbs"),
+            "disk_full": disk.full,
+            "disk_words": words,
         }
 
     return variables
@@ -109,6 +134,31 @@ def extra_template_vars(datasette: Datasette, request: Request | None) -> Any:
 def extra_css_urls(datasette: Datasette) -> list[str]:
     """The styles of our own pages (static/)."""
     return [str(datasette.urls.static_plugins(__name__, "workspace.css"))]
+
+
+class _ReadAloud(BaseLoader):
+    """Templates for those who have pages read to them: they say their language, which those of
+    Datasette 0.65 do not, and where the navigation ends and the content begins.
+    """
+
+    def __init__(self, loader: BaseLoader) -> None:
+        self._loader = loader
+
+    def get_source(self, environment: Environment, template: str) -> Any:
+        source, *more = self._loader.get_source(environment, template)
+        for old, new in IN_FRAME.items():
+            source = source.replace(old, new)
+        return source, *more
+
+    def list_templates(self) -> list[str]:
+        return self._loader.list_templates()
+
+
+@hookimpl
+def prepare_jinja2_environment(env: Environment) -> None:
+    """Before any template is loaded."""
+    if env.loader:
+        env.loader = _ReadAloud(env.loader)
 
 
 @hookimpl

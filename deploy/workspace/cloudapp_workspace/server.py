@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import socket
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from datasette.app import Datasette  # noqa: E402
 from datasette.plugins import pm  # noqa: E402
 from datasette.version import __version__  # noqa: E402
 
-from cloudapp_workspace import encoding, plugin, storage  # noqa: E402
+from cloudapp_workspace import encoding, plugin, spill, storage  # noqa: E402
 from cloudapp_workspace.activity import Activity  # noqa: E402
+from cloudapp_workspace.disk import UNFINISHED, Disk  # noqa: E402
 from cloudapp_workspace.environment import Environment  # noqa: E402
 from cloudapp_workspace.guard import Guard  # noqa: E402
 
@@ -32,16 +34,18 @@ pm.register(plugin, name="cloudapp-workspace")
 encoding.install()
 
 
-def build_datasette(environment: Environment) -> Datasette:
+def build_datasette(environment: Environment, disk: Disk) -> Datasette:
     """Datasette over every usable database in the data directory, which it prepares first."""
     data = environment.data
     storage.prepare_directory(data)
-    files = storage.usable_databases(data)
+    files, only_readable = storage.usable_databases(data, disk.keep_open)
     for file in files:
-        storage.mark_interrupted_imports(file)
+        # A full disk must not keep people from reading: the log says what could not be written.
+        storage.reported(storage.mark_interrupted_imports, file)
     uploads = {"directory": str(data), "skip_startup_scan": True}
     return Datasette(
         files=[str(file) for file in files],
+        immutables=[str(file) for file in only_readable],
         secret=environment.datasette_secret(),
         # Ours last: nobody's setting moves the uploads to another place.
         metadata={"plugins": {**environment.plugin_settings, "datasette-upload-dbs": uploads}},
@@ -65,9 +69,13 @@ def serve(environment: Environment, listener: socket.socket) -> None:
 
     Raises SystemExit(3) when Datasette or a plugin failed at its start.
     """
-    datasette = build_datasette(environment)
-    activity = Activity()
-    guard = Guard(datasette.app(), datasette, environment, activity)
+    activity, disk = Activity(), Disk(environment.data)
+    disk.hold_all_writes()
+    spill.keep_reads_off(environment.data / UNFINISHED)
+    datasette = build_datasette(environment, disk)
+    datasette.cloudapp_disk = disk
+    _show_what_is_known(datasette)
+    guard = Guard(datasette.app(), datasette, environment, activity, disk)
     config = uvicorn.Config(
         guard,
         loop="asyncio",
@@ -84,8 +92,23 @@ def serve(environment: Environment, listener: socket.socket) -> None:
     )
     _say(f"Datasette {__version__} starts with {', '.join(sorted(datasette.databases))}")
     asyncio.run(_Server(config).serve(sockets=[listener]))
+    disk.let_go()
     _close(datasette, environment.data)
     _say("stopped: nothing was cut, everything is written down")
+
+
+def _show_what_is_known(datasette: Datasette) -> None:
+    """With a full disk, 1.0 cannot note what is new in the databases: it shows what it knows."""
+    refresh = datasette._refresh_schemas
+
+    async def refresh_if_there_is_room() -> None:
+        try:
+            await refresh()
+        except sqlite3.Error as error:
+            if not storage.is_for_want_of_room(error):
+                raise
+
+    datasette._refresh_schemas = refresh_if_there_is_room
 
 
 def _say(line: str) -> None:

@@ -19,11 +19,19 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Claims:
-    """A verified token: what it is for; with purpose "actor" also who asks, of which workspace."""
+    """A verified token: what it is for.
+
+    With the purpose "actor" also who asks, of which workspace: one that is `public` everybody may
+    read, and a `visitor` does so without being a member. With "probe" how many bytes the data
+    directory may hold, None when it does not say.
+    """
 
     purpose: str
     actor: dict[str, str] | None = None
     workspace: dict[str, str] | None = None
+    public: bool = False
+    visitor: bool = False
+    disk: int | None = None
 
 
 def verify(headers: list[tuple[bytes, bytes]], environment: Environment) -> Claims:
@@ -46,14 +54,22 @@ def verify(headers: list[tuple[bytes, bytes]], environment: Environment) -> Clai
 
 def _claims(payload: dict[str, Any]) -> Claims:
     if payload["purpose"] == "probe":
-        return Claims("probe")
+        return Claims("probe", disk=_bytes(payload.get("disk")))
     if payload["purpose"] != "actor":
         raise Refused("unknown purpose")
     return Claims(
         "actor",
         actor=_texts(payload.get("actor"), ("id", "name", "role")),
         workspace=_texts(payload.get("workspace"), ("name", "url")),
+        public=payload.get("public") is True,
+        visitor=payload.get("visitor") is True,
     )
+
+
+def _bytes(claim: Any) -> int | None:
+    if claim is not None and (not isinstance(claim, int) or isinstance(claim, bool) or claim < 0):
+        raise Refused("disk is no number of bytes")
+    return claim
 
 
 def _texts(claim: Any, names: tuple[str, ...]) -> dict[str, str]:

@@ -8,6 +8,7 @@ The plugin's permission and menu entry stay. Its handler copies the file in the 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -31,6 +32,7 @@ RESERVED_NAMES = frozenset({"", "-", "_internal", "_memory"})
 
 NO_FILE = "Choose a SQLite file first."
 NOT_SQLITE = "That file is not a SQLite database."
+NO_SPACE = "There is no room for it on the disk. Nothing was changed."
 
 
 async def upload_database(
@@ -41,6 +43,18 @@ async def upload_database(
         raise Forbidden("Permission denied for upload-dbs")
     if request.method != "POST":
         return await _form(datasette, request)
+    try:
+        return await _receive(scope, receive, datasette, request)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        wants_json = "application/json" in request.headers.get("accept", "")
+        return await _failed(datasette, request, NO_SPACE, wants_json)
+
+
+async def _receive(
+    scope: dict[str, Any], receive: Any, datasette: Datasette, request: Request
+) -> Response:
     # Starlette spools to TMPDIR on the data volume from one megabyte on: no memory, no tmpfs.
     async with StarletteRequest(scope, receive).form() as fields:
         wants_json = bool(fields.get("xhr"))
@@ -51,8 +65,10 @@ async def upload_database(
         directory = Path(datasette.plugin_config("datasette-upload-dbs")["directory"])
         try:
             path = await asyncio.to_thread(_store, file.file, directory, name)
-        except sqlite3.Error:
-            return await _failed(datasette, request, NOT_SQLITE, wants_json)
+        except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            words = NO_SPACE if full else NOT_SQLITE
+            return await _failed(datasette, request, words, wants_json)
     return _added(datasette, path, wants_json)
 
 
@@ -79,6 +95,7 @@ def _store(source: BinaryIO, directory: Path, name: str) -> Path:
 
 
 def _added(datasette: Datasette, path: Path, wants_json: bool) -> Response:
+    storage.reported(datasette.cloudapp_disk.keep_open, path)
     database = datasette.add_database(Database(datasette, path=str(path), is_mutable=True))
     address = datasette.urls.database(database.name)
     if wants_json:

@@ -61,7 +61,9 @@ def code_of(response: HttpResponse) -> str:
     """Return the code of a problem, which must look like one."""
     assert response["Content-Type"] == "application/problem+json", response.content
     body = json.loads(response.content)
-    assert {"type", "title", "status", "detail", "instance", "code"} <= set(body)
+    assert {"type", "title", "status", "detail", "instance", "code", "request_id"} <= set(body)
+    if not response.has_header("Idempotent-Replayed"):  # else it names the first one
+        assert body["request_id"] == response["X-Request-ID"]
     assert body["status"] == response.status_code
     assert body["detail"]
     return str(body["code"])

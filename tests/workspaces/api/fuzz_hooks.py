@@ -26,7 +26,7 @@ STREAM = "text/event-stream"
 _numbers = count()
 # Values that name something: a schema cannot say which things there are.
 NAMES = {
-    *("query.cursor", "body.plan", "body.workspace", "body.slug", "body.url"),
+    *("query.cursor", "body.plan", "body.workspace", "body.slug", "body.url", "body.email"),
     *("body.version", "body.release", "body.source", "body.target", "body.needs", "body.secrets"),
 }
 

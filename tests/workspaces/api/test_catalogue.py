@@ -6,6 +6,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import Settings
 
 from accounts.api_tokens import Scope
 from accounts.models import User
@@ -160,6 +162,23 @@ def test_customers_read_what_operators_say_of_it(ops: Api, owner: User) -> None:
         assert code_of(ops.ask("PATCH", f"{ADDRESS}/datasette-one", wrong)) == "invalid"
 
 
+# --- renewing ------------------------------------------------------------------------------------
+
+
+def test_an_approval_is_renewed(ops: Api, settings: Settings) -> None:
+    approval = approve("datasette-one", expires_at=timezone.now())
+    path = f"/operator/approvals/{approval.pk}"
+    before = ops.get(path).json()["expires_at"]
+    renewed = ops.post(f"{path}/renew", {}).json()["expires_at"]
+    assert renewed > before
+    assert ops.get(path).json()["expires_at"] == renewed
+    (words,) = history(approval.plugin)
+    assert words.startswith("The approval of 1.0 on Datasette 0.65.5 is good until ")
+    settings.APPROVAL_DAYS = 0
+    assert ops.post(f"{path}/renew", {}).json()["expires_at"] is None
+    assert code_of(ops.post(f"{path}/renew", {})) == "refused"
+
+
 # --- withdrawing ---------------------------------------------------------------------------------
 
 
@@ -254,6 +273,12 @@ def test_grants_are_given_listed_and_taken_back(ops: Api, owner: User, olga: Use
             {},
             ["view_approval", "change_approval"],
         ),
+        (
+            "POST",
+            "/operator/approvals/{approval}/renew",
+            None,
+            ["view_approval", "add_approval"],
+        ),
         ("GET", f"{ADDRESS}/datasette-one/grants", None, ["view_plugin", "view_grant"]),
         (
             "PUT",
@@ -272,7 +297,7 @@ def test_grants_are_given_listed_and_taken_back(ops: Api, owner: User, olga: Use
 def test_the_permissions_of_the_admin_are_needed(
     owner: User, method: str, path: str, body: Any, permissions: list[str]
 ) -> None:
-    approval = approve("datasette-one")
+    approval = approve("datasette-one", expires_at=timezone.now())
     factories.make_workspace(owner, "trees")
     Grant.objects.create(plugin=approval.plugin, workspace=factories.make_workspace(owner, "oaks"))
     path = path.format(approval=approval.pk)

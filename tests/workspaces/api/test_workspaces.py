@@ -1,20 +1,24 @@
 """Workspaces over the API: shapes, lists, changes, deeds."""
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.db import OperationalError, connection
+from django.http import HttpResponse
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import User
+from deploy.models import Instance
 from deploy.states import Status
 from tests import factories
 from tests.bench.api import many_workspaces
 from tests.workspaces.api.conftest import Api, api_of, code_of
+from tests.workspaces.test_services import at_once
 from workspaces import services
 from workspaces.api import pages, workspace_routes
 from workspaces.models import Activity, IdempotencyKey, Plan, Role, Workspace
@@ -38,6 +42,12 @@ def test_create_answers_with_the_workspace_and_its_address(api: Api, owner: User
         "plan": "Standard",
         "release": "0.65.5",
         "plugins": [],
+        "disk": {
+            "used_bytes": None,
+            "limit_bytes": 10240 * 1024 * 1024,
+            "level": "fine",
+            "measured_at": None,
+        },
         "metadata": {"customer": "4711"},
         "moving": True,
         "error": None,
@@ -235,6 +245,17 @@ def test_a_refusal_is_an_answer_too_but_not_one_that_may_change(api: Api, owner:
     assert api.post("/workspaces/oaks/stop", Idempotency_Key="k2").status_code == 202
 
 
+@pytest.mark.django_db(transaction=True)
+def test_twenty_creations_at_once_against_a_limit_of_three_make_three(owner: User) -> None:
+    Plan.objects.update(max_workspaces=3)
+    api = api_of(owner)
+    answers: list[HttpResponse] = []
+    at_once(20, lambda n: answers.append(api.post("/workspaces", {"name": f"Space {n}"})))
+    codes = Counter("" if one.status_code == 202 else code_of(one) for one in answers)
+    assert codes == {"": 3, "quota_reached": 17}
+    assert Workspace.objects.count() == Instance.objects.count() == 3
+
+
 def test_keys_are_kept_for_a_day(api: Api) -> None:
     api.post("/workspaces", {"name": "Trees"}, Idempotency_Key="k1")
     IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=25))
@@ -323,7 +344,8 @@ def test_what_a_token_may_not_see_does_not_exist(api: Api, owner: User) -> None:
             answers.append(api.get(f"/workspaces/{slug}"))
         queries.append([query["sql"].replace(slug, "") for query in seen])
     assert {answer.status_code for answer in answers} == {404}
-    assert answers[0].json() | {"instance": ""} == answers[1].json() | {"instance": ""}
+    own = {"instance": "", "request_id": ""}
+    assert answers[0].json() | own == answers[1].json() | own
     assert len(queries[0]) == len(queries[1])
     assert [q.split("WHERE")[0] for q in queries[0]] == [q.split("WHERE")[0] for q in queries[1]]
 

@@ -9,7 +9,8 @@ from accounts.models import User
 from tests import factories
 from tests.workspaces.webhooks.receiver import Receiver
 from tests.workspaces.webhooks.support import Hook
-from workspaces import outbox, webhooks
+from workspaces import calls as broker
+from workspaces import webhooks
 from workspaces.models import Webhook, Workspace
 
 
@@ -37,5 +38,5 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[list[str] | None
         if name == "workspaces.tasks.send_webhook":
             calls.put(args)
 
-    monkeypatch.setattr(outbox.current_app, "send_task", send_task)
+    monkeypatch.setattr(broker.current_app, "send_task", send_task)
     return calls

@@ -31,7 +31,7 @@ def test_sending_again_keeps_the_id(
     _, secret = hook()
     services.rename(workspace, owner, "Shrubs")
     send_all()
-    webhooks.redeliver(only())
+    webhooks.redeliver(only(), owner)
     assert only().state == "pending"
     send_all()
     assert (only().state, only().attempts) == ("delivered", 1)
@@ -41,11 +41,11 @@ def test_sending_again_keeps_the_id(
     second.verified(secret)
     # What waits for its next attempt is tried at once.
     receiver.answers = [receivers.status(500)] * 2
-    webhooks.redeliver(only())
+    webhooks.redeliver(only(), owner)
     before = timezone.now()
     send_all()
     assert only().next_attempt_at > before
-    webhooks.redeliver(only())
+    webhooks.redeliver(only(), owner)
     send_all()
     assert (len(receiver.received), only().attempts) == (4, 2)
 
@@ -61,7 +61,7 @@ def test_a_rotated_secret_signs_beside_the_old_one_for_a_day(
     receiver.received[0].verified(old)
     receiver.received[0].verified(new)
     Webhook.objects.update(old_secret_until=timezone.now())
-    webhooks.redeliver(only())
+    webhooks.redeliver(only(), owner)
     send_all()
     receiver.received[1].verified(new)
     with pytest.raises(WebhookVerificationError):
@@ -93,7 +93,7 @@ def test_secrets_are_kept_sealed_and_survive_new_keys(  # noqa: PLR0917 - fixtur
     receiver.received[0].verified(old)
     receiver.received[0].verified(new)
     settings.ENCRYPTION_KEYS = ["a-key-that-opens-nothing-at-all"]
-    webhooks.redeliver(only())
+    webhooks.redeliver(only(), owner)
     send_all()
     assert only().state == "pending"
     assert "ENCRYPTION_KEYS" in only().error
@@ -194,7 +194,7 @@ def test_what_owners_do_is_in_the_history_without_what_is_secret_in_the_address(
     webhook = webhooks.update(webhook, owner, name="Chat room", events=["workspace.created"])
     webhooks.update(webhook, owner, name="Chat room")
     webhooks.delete(webhook, owner)
-    lines = history.entries(list(history.rows_of(workspace)))
+    lines = history.entries(workspace, list(history.rows_of(workspace)))
     said = [f"{line.who} {line.text} {line.detail}" for line in lines if line.who]
     assert said == [
         "Ada removed the webhook Chat room",

@@ -1,5 +1,6 @@
 """From what happens to what a receiver verifies; the receiver is a real server."""
 
+import json
 import threading
 from contextlib import suppress
 from typing import Any
@@ -11,15 +12,16 @@ from django.test.utils import CaptureQueriesContext
 from standardwebhooks import WebhookVerificationError
 
 from accounts.models import User
-from deploy import lifecycle
+from deploy import lifecycle, usage
 from deploy.models import Instance
+from deploy.probe import Usage
 from deploy.states import Status
 from tests import factories
 from tests.database import somebody_waits_for_a_lock
 from tests.deploy.boxes import wait_for
 from tests.workspaces.webhooks.receiver import Receiver
 from tests.workspaces.webhooks.support import Hook, only, send_all, stop_container
-from workspaces import activity, outbox, services, tasks, webhooks
+from workspaces import activity, calls, outbox, services, tasks, webhooks
 from workspaces.api.webhook_shapes import WebhookOut
 from workspaces.models import Activity, Delivery, Webhook, Workspace
 from workspaces.services import Refused
@@ -128,6 +130,19 @@ def test_deeds_have_types(hook: Hook, workspace: Workspace, verb: str, type: str
     assert type is None or type in outbox.TYPES
 
 
+def test_a_disk_that_fills_is_told(hook: Hook, workspace: Workspace) -> None:
+    hook(events=["workspace.disk"])
+    pk = workspace.instance_id
+    for up, part in ((1, 0.5), (2, 0.9), (3, 1.0), (4, 0.1)):
+        used = int(workspace.instance.disk_limit * part)
+        usage.record({pk: Usage("run", up, 0, 0, 0, used)})
+    messages = Delivery.objects.order_by("created_at")
+    told = [json.loads(message.body)["data"]["event"] for message in messages]
+    assert [event["kind"] for event in told] == ["disk_nearly_full", "disk_full", "disk_fine"]
+    assert told[0]["text"] == "Its disk is nearly full"
+    assert told[1]["status"] is None
+
+
 def test_only_what_a_webhook_wants_is_told(
     hook: Hook, workspace: Workspace, owner: User, receiver: Receiver
 ) -> None:
@@ -224,14 +239,19 @@ def test_one_call_wakes_for_all_messages_of_a_transaction_and_the_instance_goes_
         sent.append((name, args))
         raise OSError  # the broker hangs: each call costs its time
 
-    monkeypatch.setattr(outbox.current_app, "send_task", send_task)
+    monkeypatch.setattr(calls.current_app, "send_task", send_task)
     with transaction.atomic():
         services.delete(workspace, owner)
         with suppress(Refused), transaction.atomic():
             activity.note(workspace, owner, "renamed")
             raise Refused("no")
         activity.note(workspace, owner, "changed_plan")
-    assert [name for name, _ in sent] == ["deploy.tasks.reconcile", "workspaces.tasks.send_webhook"]
+    # One each for webhooks and for mail, however many there are.
+    assert [name for name, _ in sent] == [
+        "deploy.tasks.reconcile",
+        "workspaces.tasks.send_webhook",
+        "workspaces.tasks.send_mail",
+    ]
     written = {str(pk) for pk in Delivery.objects.values_list("pk", flat=True)}
     assert len(written) == 6
     assert written <= set(sent[1][1])

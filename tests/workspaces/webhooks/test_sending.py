@@ -160,7 +160,7 @@ def test_410_switches_it_off(
         ("failed", "The webhook was switched off."),
     ]
     assert len(receiver.received) == 1
-    (line, *_) = history.entries(list(history.rows_of(workspace)[:1]))
+    (line, *_) = history.entries(workspace, list(history.rows_of(workspace)[:1]))
     assert (line.who, line.text) == ("", "Switched a webhook off")
     assert line.detail.startswith("Chat room. It answered 410")
     with pytest.raises(Refused, match="off"):

@@ -3,7 +3,9 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.db import transaction
 
+from accounts import audit
 from workspaces import starter
 
 
@@ -13,5 +15,7 @@ class Command(BaseCommand):
     help = "Bring in the releases and approved plugins that come with this software."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        new = starter.load()
+        with transaction.atomic():
+            new = starter.load()
+            audit.note(None, "loaded_catalogue", detail={"new_approvals": new})
         self.stdout.write(f"{new} approvals are new")

@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandError
 from deploy.router import NotSafe, RouterConfig, render
 from workspaces import gateway_pages
 from workspaces.gateway import Verdict
-from workspaces.handoff import PATHS, START
-from workspaces.handoff_tokens import SESSION_COOKIE, STATE_COOKIE
+from workspaces.handoff import PATHS
+from workspaces.handoff_tokens import SESSION_COOKIE, START, STATE_COOKIE
 
 
 def write(path: Path, text: str, mode: int) -> None:

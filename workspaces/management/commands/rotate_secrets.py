@@ -5,8 +5,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from accounts import audit
 from deploy import vault
-from workspaces import changes, webhooks
+from workspaces import changes, mailing, webhooks
 
 
 class Command(BaseCommand):
@@ -18,6 +19,9 @@ class Command(BaseCommand):
         try:
             with transaction.atomic():
                 done, hooks = changes.reseal_secrets(), webhooks.reseal_secrets()
+                mailing.reseal()
+                sealed = {"instances": done, "webhooks": hooks}
+                audit.note(None, "rotated_secrets", detail=sealed)
         except vault.Unreadable as error:
             raise CommandError(str(error)) from error
         self.stdout.write(

@@ -1,4 +1,4 @@
-"""An upgrade finds out which history each event is part of."""
+"""Upgrades of databases that hold something."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -60,3 +60,40 @@ def test_a_line_of_successors_has_one_history_and_a_spare_none_before_its_claim(
     assert told(claimed) == ["claimed", "stop"]
     assert told(alone) == ["create", "start"]
     assert told(first) == told(second) == []
+
+
+def test_indexes_are_made_beside_the_work_and_again_after_one_that_broke_off() -> None:
+    old = migrate([("deploy", "0009_node")])
+    assert not indexes()
+    image = old.get_model("deploy", "Image").objects.create(digest="d", reference="r:d")
+    rows = old.get_model("deploy", "Instance").objects
+    instance = rows.create(id=uuid4(), key="k", image=image, attempts=2)
+    events = old.get_model("deploy", "InstanceEvent")
+    events.objects.bulk_create(
+        events(instance=instance, generation=1, kind=kind, failed=kind == "lost")
+        for kind in ("wake", "claimed", "lost", "start") * 500
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE INDEX events_that_failed ON deploy_instanceevent (at)")
+        cursor.execute(
+            "UPDATE pg_index SET indisvalid = false "
+            "WHERE indexrelid = 'events_that_failed'::regclass"
+        )
+    migrate([("deploy", "0010_dashboard_indexes")])
+    assert indexes() == {
+        "failing": True,
+        "events_that_people_wait_for": True,
+        "events_that_failed": True,
+        "events_by_time": True,
+    }
+
+
+def indexes() -> dict[str, bool]:
+    """Those of the operators' front page that there are, and whether they are of use."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+            "WHERE relname = 'failing' OR relname LIKE 'events\\_%' "
+            "AND relname NOT LIKE 'events\\_of\\_%'"
+        )
+        return dict(cursor.fetchall())

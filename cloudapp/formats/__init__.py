@@ -1,0 +1,1 @@
+"""How dates are written where nobody says it otherwise, which is in the operators' admin."""
