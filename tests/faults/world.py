@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -327,9 +328,21 @@ class World:
         return f"{self.namespace}-{instance.pk}"
 
     def run_inside(self, instance: Instance, code: str, *arguments: str) -> str:
-        """Run Python inside its container; return what it printed."""
+        """Run Python inside its container; return what it printed.
+
+        One that an accident killed a moment ago, which nobody noticed yet, is waited for.
+        """
         command = [*WORKSPACE_PYTHON, code, *arguments]
-        run = self.docker.exec_create(self.name(instance), command)["Id"]
+
+        def begin() -> str:
+            try:
+                return str(self.docker.exec_create(self.name(instance), command)["Id"])
+            except docker.errors.APIError as error:
+                if error.status_code != HTTPStatus.CONFLICT:  # it does not run
+                    raise
+                return ""
+
+        run = wait_for(begin, f"the container of {instance} to run")
         output = bytes(self.docker.exec_start(run)).decode()
         assert self.docker.exec_inspect(run)["ExitCode"] == 0, output
         return output
