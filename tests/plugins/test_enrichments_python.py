@@ -710,6 +710,6 @@ def test_a_run_that_a_stop_interrupted_can_be_resumed(enriched: Workspace) -> No
         enriched.container.kill()
         enriched.container.wait()
         enriched.start()
-        wait_until(lambda: status(client, job) == "paused", "the run to be paused")
+        assert status(client, job) == "paused"
         assert "the server was stopped" in client.get(f"/-/enrich/birds/-/jobs/{job}").text
         client.post(f"/-/enrich/birds/-/jobs/{job}/cancel")
